@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# Portable to GNU and BSD make.  Everything lives in .venv.
+
+PYTHON = python3
+PREFIX = /usr/local
+VENV = .venv
+BIN = $(VENV)/bin
+HELPER = src/jaildaemon/libexec/jailprobe
+HELPER_SOURCES = helper/build.sh helper/helper.h helper/params.c \
+	helper/helper_linux.c helper/helper_freebsd.c helper/syscall_linux.h
+
+all: $(VENV)/ready $(HELPER)
+
+$(VENV)/ready: pyproject.toml hatch_build.py tools/setup.sh
+	@PYTHON="$(PYTHON)" sh tools/setup.sh $(VENV)
+
+$(HELPER): $(HELPER_SOURCES)
+	@sh helper/build.sh $(HELPER)
+
+demo: all
+	@$(BIN)/jaildaemon demo
+
+test: all
+	@$(BIN)/python tools/test.py
+
+lint: all
+	@sh tools/lint.sh $(BIN)
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -f $(HELPER)
+	find src tests tools bench -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: all demo test lint clean

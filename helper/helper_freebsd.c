@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The helper on FreeBSD: one process, which makes itself harmless, enters the
+ * jail and becomes the probe.  There is no exec after jail_attach(2), so
+ * nothing in the jail's file system is ever looked up, and P_SUGID stays.
+ *
+ * Order is the whole point: everything a jail's root could use (descriptors,
+ * traceability, memory) is gone before jail_attach makes us visible there.
+ */
+#include <sys/param.h>
+#include <sys/capsicum.h>
+#include <sys/jail.h>
+#include <sys/procctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "helper.h"
+
+/* FreeBSD 15's, found by trying: 13 and 14 answer ENOSYS or have no number. */
+#ifndef SYS_jail_attach_jd
+#define SYS_jail_attach_jd 597
+#endif
+#ifndef PROC_NO_NEW_PRIVS_CTL
+#define PROC_NO_NEW_PRIVS_CTL 19
+#define PROC_NO_NEW_PRIVS_ENABLE 1
+#endif
+
+static void
+tell(uint8_t kind, uint8_t step, int32_t value)
+{
+	struct record r = { kind, step, 0, value };
+
+	/* Nobody reads: the daemon is gone, and so are we. */
+	if (write(FD_STATUS, &r, sizeof(r)) != (ssize_t)sizeof(r))
+		_exit(1);
+}
+
+static _Noreturn void
+fail(enum step step)
+{
+	tell(RECORD_ERROR, (uint8_t)step, errno);
+	_exit(1);
+}
+
+/* A HUP that comes from now on stays pending until the probe sleeps. */
+static void
+reset_signals(void)
+{
+	struct sigaction sa;
+	sigset_t all;
+
+	sigfillset(&all);
+	if (sigprocmask(SIG_SETMASK, &all, NULL) != 0)
+		fail(STEP_SIGNALS);
+	memset(&sa, 0, sizeof(sa));
+	sa.sa_handler = SIG_DFL;
+	/* Ignored dispositions survive exec (nohup), so reset every one. */
+	for (int s = 1; s < NSIG; s++)
+		if (s != SIGKILL && s != SIGSTOP &&
+		    sigaction(s, &sa, NULL) != 0 && errno != EINVAL)
+			fail(STEP_SIGNALS);
+}
+
+static void
+read_params(struct params *p, unsigned char *buf, size_t size)
+{
+	ssize_t n = read(FD_GO, buf, size);
+
+	if (n < 0)
+		fail(STEP_PARAMS);
+	if (params_read(buf, (size_t)n, p) != 0) {
+		errno = EINVAL;
+		fail(STEP_PARAMS);
+	}
+}
+
+static void
+be_alone(const struct params *p)
+{
+	struct rlimit none = { 0, 0 };
+
+	close(0);
+	close(1);
+	close(2);
+	/* An open directory makes jail_attach(2) fail, and would be a way out. */
+	closefrom(p->flags & FLAG_DESCRIPTOR ? FD_JAIL + 1 : FD_JAIL);
+	/* A terminal's hangup and an orphaned stopped group send SIGHUP. */
+	if (setsid() == -1)
+		fail(STEP_SESSION);
+	if (chdir("/") != 0)
+		fail(STEP_CHDIR);
+	umask(077);
+	if (setrlimit(RLIMIT_CORE, &none) != 0 ||
+	    setrlimit(RLIMIT_NPROC, &none) != 0)
+		fail(STEP_RLIMIT);
+}
+
+static void
+be_untouchable(void)
+{
+	int sig = SIGKILL, trace = PROC_TRACE_CTL_DISABLE_EXEC;
+	int nnp = PROC_NO_NEW_PRIVS_ENABLE;
+
+	if (procctl(P_PID, 0, PROC_PDEATHSIG_CTL, &sig) != 0)
+		fail(STEP_DEATHSIG);
+	/* p_candebug() then wants PRIV_DEBUG_DENIED, which no jail grants. */
+	if (procctl(P_PID, 0, PROC_TRACE_CTL, &trace) != 0)
+		fail(STEP_UNTRACE);
+	/* 13.2 does not know it and says EINVAL. */
+	if (procctl(P_PID, 0, PROC_NO_NEW_PRIVS_CTL, &nnp) != 0 &&
+	    errno != EINVAL)
+		fail(STEP_NNP);
+}
+
+static void
+enter(const struct params *p)
+{
+	int error;
+
+	if (setgroups(0, NULL) != 0)
+		fail(STEP_GROUPS);
+	if (p->flags & FLAG_DESCRIPTOR) {
+		error = (int)syscall(SYS_jail_attach_jd, FD_JAIL);
+		if (error == 0)
+			close(FD_JAIL);
+	} else
+		error = jail_attach((int)p->target);
+	if (error != 0)
+		fail(STEP_ENTER);
+	if (setresgid(p->gid, p->gid, p->gid) != 0)
+		fail(STEP_GID);
+	if (setresuid(p->uid, p->uid, p->uid) != 0)
+		fail(STEP_UID);
+	/* ENOSYS: a kernel without CAPABILITY_MODE. */
+	if (cap_enter() != 0 && errno != ENOSYS)
+		fail(STEP_SANDBOX);
+}
+
+int
+main(void)
+{
+	unsigned char buf[PARAMS_HEAD + LABEL_MAX + 1];
+	struct params p;
+	sigset_t none;
+	char go;
+
+	reset_signals();
+	read_params(&p, buf, sizeof(buf));
+	be_alone(&p);
+	be_untouchable();
+	enter(&p);
+	tell(RECORD_READY, 0, 0);
+	close(FD_STATUS);
+	/* EOF: the daemon died or changed its mind. */
+	if (read(FD_GO, &go, 1) != 1 || go != 'G')
+		_exit(1);
+	close(FD_GO);
+	sigemptyset(&none);
+	for (;;)
+		sigsuspend(&none);
+}

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The one place that asks which system this is."""
+
+import sys
+from pathlib import Path
+
+from jaildaemon.backends.base import Backend
+from jaildaemon.backends.throwaway import FreeBSDJail, LinuxNamespaces, ThrowawayJail
+from jaildaemon.errors import Refused
+
+HELPER = Path(__file__).resolve().parent.parent / "libexec" / "jailprobe"
+
+
+def this_system(helper: Path = HELPER) -> Backend:
+    """Return the backend of the kernel at hand."""
+    if sys.platform == "linux":
+        from jaildaemon.backends.linux import LinuxBackend
+
+        return LinuxBackend(helper)
+    if sys.platform.startswith("freebsd"):
+        from jaildaemon.backends.freebsd import FreeBSDBackend
+
+        return FreeBSDBackend(helper)
+    raise Refused("start", sys.platform, "has neither FreeBSD jails nor Linux namespaces")
+
+
+def throwaway_jail() -> ThrowawayJail:
+    """Make a jail for the demo."""
+    return LinuxNamespaces() if sys.platform == "linux" else FreeBSDJail()

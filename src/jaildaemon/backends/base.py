@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The contract between the daemon and a kernel, stated once.
+
+`freebsd.py` and `linux.py` keep it; `tests/contract` holds them to it.  All of
+it is for one thread, the main one: on Linux a probe dies with the thread that
+started it (PR_SET_PDEATHSIG, prctl(2)).
+"""
+
+import abc
+import heapq
+import itertools
+import os
+import re
+import signal
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jaildaemon.errors import JaildaemonError
+
+# --- the helper's numbers: helper/helper.h, compared by tests/helper -------
+
+RECORD = struct.Struct("<BBHi")
+RECORD_PID, RECORD_READY, RECORD_ERROR = b"PRE"
+PARAMS_HEAD = struct.Struct("<IIIIIHH")
+PARAMS_MAGIC = 0x3150444A
+LABEL_MAX = 1000
+FD_STATUS, FD_GO, FD_JAIL, FD_IMAGE = 3, 4, 5, 6
+FLAG_DESCRIPTOR, FLAG_KEEP_GROUPS = 1, 2
+LABEL_NONE, LABEL_APPARMOR, LABEL_SELINUX = 0, 1, 2
+STEPS = {
+    1: "params",
+    2: "signals",
+    3: "close",
+    4: "chdir",
+    5: "session",
+    6: "rlimit",
+    7: "keyring",
+    8: "dumpable",
+    9: "label",
+    10: "groups",
+    11: "enter",
+    12: "caps",
+    13: "gid",
+    14: "uid",
+    15: "exec",
+    16: "nnp",
+    17: "seccomp",
+    18: "clone",
+    19: "deathsig",
+    20: "name",
+    21: "sandbox",
+    22: "untrace",
+}
+
+ARMING_SECONDS = 5.0
+"""How long a helper may take.  It makes some 100 system calls; a machine that
+needs longer is better asked again later."""
+
+
+def pack_params(  # noqa: PLR0913 - the record's fields, in its order
+    *, flags: int, target: int, uid: int, gid: int, label_kind: int = 0, label: bytes = b""
+) -> bytes:
+    """Return the parameter record of helper.h."""
+    head = PARAMS_HEAD.pack(PARAMS_MAGIC, flags, target, uid, gid, label_kind, len(label))
+    return head + label
+
+
+def reserve_helper_descriptors() -> None:
+    """Occupy 3 to 6 for good: what is moved there for the helper never lies there already."""
+    while (fd := os.open(os.devnull, os.O_RDONLY)) < FD_IMAGE:
+        continue
+    if fd > FD_IMAGE:
+        os.close(fd)
+
+
+# --- what the contract speaks of -------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a process ended: by a signal, or with an exit status."""
+
+    signal: int | None
+    status: int | None
+
+    def __str__(self) -> str:
+        """Return it as `list` and the log show it."""
+        if self.signal is None:
+            return f"exit {self.status}"
+        try:
+            return signal.Signals(self.signal).name
+        except ValueError:
+            return f"signal {self.signal}"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of a control connection; `outside` says why not ours."""
+
+    uid: int
+    pid: int
+    outside: str | None
+
+
+class Jail(abc.ABC):
+    """One jail: this very one, whatever its name or number comes to mean later."""
+
+    key: str
+    """The same for every handle of the same jail, never for another."""
+    name: str
+    """As the host knows it, for people."""
+    number: int
+    """FreeBSD: the jid.  Linux: the host pid of its init."""
+
+    def safe_name(self) -> str:
+        """Return the name where it is plain, else the number: what a command is told."""
+        return self.name if re.fullmatch(r"[A-Za-z0-9._-]+", self.name) else str(self.number)
+
+    @abc.abstractmethod
+    def alive(self) -> bool:
+        """Say whether this very jail still runs."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Give back what the handle holds."""
+
+
+class ArmingError(JaildaemonError):
+    """A probe could not be armed; `lost` when its jail is gone."""
+
+    lost = False
+
+
+class JailLost(ArmingError):
+    """The jail ended, or is no longer the same."""
+
+    lost = True
+    exit_code = 4
+    varlink = "org.jaildaemon.NoSuchJail"
+
+
+class Watcher(abc.ABC):
+    """The event loop of the kernel at hand: descriptors, processes, deadlines."""
+
+    def __init__(self) -> None:
+        self._deadlines: list[tuple[float, int, Callable[[], None]]] = []
+        self._ids = itertools.count()
+        self._cancelled: set[int] = set()
+
+    @abc.abstractmethod
+    def watch_fd(self, fd: int, ready: Callable[[], None], *, write: bool = False) -> None:
+        """Call `ready` whenever `fd` can be read (or, with `write`, written)."""
+
+    @abc.abstractmethod
+    def unwatch_fd(self, fd: int) -> None:
+        """Stop.  To be called before `fd` is closed."""
+
+    @abc.abstractmethod
+    def watch_process(self, pid: int, ended: Callable[[Death], None]) -> None:
+        """Reap our child `pid` when it has ended, then call `ended`.
+
+        Safe however early it ends: an unreaped child keeps its pid.
+        """
+
+    @abc.abstractmethod
+    def signal_process(self, pid: int, signum: int) -> None:
+        """Signal a watched process.  One that has ended already is left alone."""
+
+    @abc.abstractmethod
+    def _wait(self, seconds: float | None) -> None:
+        """Wait once and make the calls that are due; None waits for good."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Give back the kernel's objects."""
+
+    def call_in(self, seconds: float, call: Callable[[], None]) -> int:
+        """Call after `seconds`, on the monotonic clock; returns a handle to cancel."""
+        handle = next(self._ids)
+        heapq.heappush(self._deadlines, (time.monotonic() + seconds, handle, call))
+        return handle
+
+    def cancel(self, handle: int) -> None:
+        """Forget a deadline; one that is past or cancelled already is no error."""
+        if any(handle == entry[1] for entry in self._deadlines):
+            self._cancelled.add(handle)
+
+    def wait(self) -> None:
+        """Wait for the next event or deadline, and make the calls that are due."""
+        while self._deadlines and self._deadlines[0][1] in self._cancelled:
+            self._cancelled.discard(heapq.heappop(self._deadlines)[1])
+        seconds = max(0.0, self._deadlines[0][0] - time.monotonic()) if self._deadlines else None
+        self._wait(seconds)
+        now = time.monotonic()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, handle, call = heapq.heappop(self._deadlines)
+            if handle in self._cancelled:
+                self._cancelled.discard(handle)
+            else:
+                call()
+
+
+class Backend(abc.ABC):
+    """One kernel's jails and probes."""
+
+    watcher: Watcher
+
+    @abc.abstractmethod
+    def resolve(self, text: str) -> Jail:
+        """Turn what -j was given into a jail; NoSuchJail, Refused."""
+
+    @abc.abstractmethod
+    def spawn(self, jail: Jail, title: str, uid: int, gid: int) -> "Spawned":
+        """Start the helper; OSError where it cannot be started."""
+
+    @abc.abstractmethod
+    def probe_reported(self, jail: Jail, untrusted_pid: int) -> int:
+        """Check a pid that came up the status pipe; returns it, or ArmingError."""
+
+    @abc.abstractmethod
+    def verify(self, jail: Jail, pid: int) -> None:
+        """Check that probe `pid` is where it must be, now; JailLost, ArmingError."""
+
+    @abc.abstractmethod
+    def explain(self, jail: Jail, step: str, error: int) -> JaildaemonError:
+        """Say what a helper's failed step means, and what can be done."""
+
+    @abc.abstractmethod
+    def strays(self) -> list[int]:
+        """Return children of ours that nobody watches (Linux: a dead helper's)."""
+
+    @abc.abstractmethod
+    def restore_limits(self, pid: int) -> None:
+        """Give a command the limits we were started with, where we raised our own."""
+
+    @abc.abstractmethod
+    def peer(self, fd: int) -> Peer:
+        """Say who is at the other end of a connected Unix-domain socket."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """A started helper: its pid, and our ends of its two pipes."""
+
+    helper_pid: int
+    probe_pid: int | None
+    """Known from the start where the helper becomes the probe itself (FreeBSD)."""
+    status_fd: int
+    go_fd: int
+
+
+class ProbeOwner(abc.ABC):
+    """Who is told of a probe's life: `armed`, then `ended`; or `failed` alone."""
+
+    @abc.abstractmethod
+    def armed(self) -> None:
+        """Take note that the probe sleeps in the jail."""
+
+    @abc.abstractmethod
+    def failed(self, error: JaildaemonError) -> None:
+        """Take note that no probe came of it, and that nothing is left of the try."""
+
+    @abc.abstractmethod
+    def ended(self, death: Death) -> None:
+        """Take note that the armed probe ended, and is reaped."""
+
+

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The Linux event loop: epoll(7), and a pidfd for every child."""
+
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable
+
+from jaildaemon.backends.base import Death, Watcher
+
+assert sys.platform == "linux"
+
+RETRY_SECONDS = 0.01
+RETRY_LONGEST = 1.0
+
+
+class LinuxWatcher(Watcher):
+    """Waits with one epoll instance; children are reaped by their own pidfd.
+
+    There is no waitpid(-1): it would look at every child each time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._epoll = select.epoll()
+        self._calls: dict[int, Callable[[], None]] = {}
+        self._children: dict[int, int] = {}
+
+    def watch_fd(self, fd: int, ready: Callable[[], None], *, write: bool = False) -> None:
+        """Call `ready` whenever `fd` can be read (or, with `write`, written)."""
+        mask = select.EPOLLOUT if write else select.EPOLLIN
+        if fd in self._calls:
+            self._epoll.modify(fd, mask)
+        else:
+            self._epoll.register(fd, mask)
+        self._calls[fd] = ready
+
+    def unwatch_fd(self, fd: int) -> None:
+        """Stop.  To be called before `fd` is closed."""
+        if self._calls.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def watches(self, pid: int) -> bool:
+        """Say whether child `pid` is watched."""
+        return pid in self._children
+
+    def watch_process(self, pid: int, ended: Callable[[Death], None]) -> None:
+        """Reap our child `pid` when it has ended, then call `ended`."""
+        # A child that has ended already is a zombie until we reap it: pidfd_open
+        # finds it, and the pidfd is readable at once.
+        pidfd = os.pidfd_open(pid)
+        self._children[pid] = pidfd
+        self._calls[pidfd] = lambda: self._reap(pid, pidfd, ended, RETRY_SECONDS)
+        self._epoll.register(pidfd, select.EPOLLIN)
+
+    def signal_process(self, pid: int, signum: int) -> None:
+        """Signal a watched process.  One that has ended already is left alone."""
+        try:
+            signal.pidfd_send_signal(self._children[pid], signum)
+        except ProcessLookupError:
+            return  # a zombie; its end is on its way to us
+
+    def _reap(
+        self, pid: int, pidfd: int, ended: Callable[[Death], None], retry_seconds: float
+    ) -> None:
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+        if result is None:
+            # Readable and yet not ours to reap: a tracer in the jail holds the
+            # zombie.  Ask again ever more rarely, without the spinning pidfd.
+            if self._calls.pop(pidfd, None) is not None:
+                self._epoll.unregister(pidfd)
+            longer = min(2 * retry_seconds, RETRY_LONGEST)
+            self.call_in(retry_seconds, lambda: self._reap(pid, pidfd, ended, longer))
+            return
+        self.unwatch_fd(pidfd)
+        del self._children[pid]
+        os.close(pidfd)
+        if result.si_code == os.CLD_EXITED:
+            ended(Death(None, result.si_status))
+        else:
+            ended(Death(result.si_status, None))
+
+    def _wait(self, seconds: float | None) -> None:
+        for fd, _ in self._epoll.poll(-1 if seconds is None else seconds):
+            # A call before this one may have unwatched it.
+            call = self._calls.get(fd)
+            if call is not None:
+                call()
+
+    def close(self) -> None:
+        """Close the epoll instance and every pidfd."""
+        for pidfd in self._children.values():
+            os.close(pidfd)
+        self._epoll.close()

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""One probe, from the helper's start to its own reaping, on either kernel."""
+
+import os
+import signal
+
+from jaildaemon.backends.base import (
+    ARMING_SECONDS,
+    RECORD,
+    RECORD_ERROR,
+    RECORD_PID,
+    RECORD_READY,
+    STEPS,
+    ArmingError,
+    Backend,
+    Death,
+    Jail,
+    JailLost,
+    ProbeOwner,
+)
+from jaildaemon.errors import JaildaemonError
+
+_ATTACH = "attach"
+
+
+class Probe:
+    """One probe.  The daemon never waits here: everything is told by the watcher.
+
+    Every byte that comes up the status pipe is hostile until checked: whoever
+    may trace in the jail could write there between the probe's birth and "go".
+    """
+
+    def __init__(self, backend: Backend, jail: Jail, owner: ProbeOwner) -> None:
+        self._backend, self._jail, self._owner = backend, jail, owner
+        self._watcher = backend.watcher
+        self._error: JaildaemonError | None = None
+        self._buffer = b""
+        self._alive: set[int] = set()
+        self._death: Death | None = None
+        self._ready = self._armed = self._settled = False
+        self._status_fd = self._go_fd = -1
+        self._deadline: int | None = None
+        self.pid: int | None = None
+
+    def arm(self, title: str, uid: int, gid: int) -> None:
+        """Start arming.  The owner hears of it later, never within this call."""
+        try:
+            spawned = self._backend.spawn(self._jail, title, uid, gid)
+        except OSError as error:
+            why = f"the helper cannot be started: {error.strerror}"
+            self._fail(ArmingError(_ATTACH, self._jail.name, why))
+            return
+        self._status_fd, self._go_fd = spawned.status_fd, spawned.go_fd
+        self.pid = spawned.probe_pid
+        self._watch(spawned.helper_pid)
+        self._watcher.watch_fd(self._status_fd, self._read_status)
+        self._deadline = self._watcher.call_in(ARMING_SECONDS, self._too_late)
+
+    def kill(self) -> None:
+        """End it, armed or not; the owner hears `ended` or `failed` when it is reaped."""
+        self._fail(ArmingError(_ATTACH, self._jail.name, "withdrawn before it was armed"))
+
+    def _fail(self, error: JaildaemonError) -> None:
+        """End what there is, and keep the first reason."""
+        self._error = self._error or error
+        self._close_pipes()
+        for pid in self._alive:
+            self._watcher.signal_process(pid, signal.SIGKILL)
+        if not self._alive:
+            self._watcher.call_in(0, self._settle)
+
+    def _too_late(self) -> None:
+        self._deadline = None
+        why = f"the helper was not done after {ARMING_SECONDS:.0f} s"
+        self._fail(ArmingError(_ATTACH, self._jail.name, why))
+
+    def _watch(self, pid: int) -> None:
+        self._alive.add(pid)
+        self._watcher.watch_process(pid, lambda death: self._reaped(pid, death))
+
+    def _read_status(self) -> None:
+        try:
+            untrusted = os.read(self._status_fd, 8 * RECORD.size)
+        except BlockingIOError:
+            return  # the event was of an earlier descriptor with this number
+        self._buffer += untrusted
+        try:
+            while len(self._buffer) >= RECORD.size:
+                record, self._buffer = self._buffer[: RECORD.size], self._buffer[RECORD.size :]
+                self._take_record(*RECORD.unpack(record))
+            if self._ready and self.pid is not None:
+                self._backend.verify(self._jail, self.pid)
+                self._let_go()
+            elif not untrusted:
+                raise ArmingError(_ATTACH, self._jail.name, "the helper ended without a report")
+        except JaildaemonError as error:
+            self._fail(error)
+
+    def _take_record(self, kind: int, step: int, _zero: int, value: int) -> None:
+        if kind == RECORD_PID and self.pid is None:
+            self.pid = self._backend.probe_reported(self._jail, value)
+            self._watch(self.pid)
+        elif kind == RECORD_READY and not self._ready:
+            # The probe may be faster than its parent, which reports the pid.
+            self._ready = True
+        elif kind == RECORD_ERROR and step in STEPS:
+            raise self._backend.explain(self._jail, STEPS[step], value)
+        else:
+            raise ArmingError(_ATTACH, self._jail.name, "the helper's report is not one")
+
+    def _let_go(self) -> None:
+        """Tell the probe to sleep; from here on its death by the signal counts."""
+        try:
+            os.write(self._go_fd, b"G")
+        except BrokenPipeError:
+            raise ArmingError(
+                _ATTACH, self._jail.name, "the probe was killed while arming"
+            ) from None
+        self._armed = True
+        self._close_pipes()
+        self._owner.armed()
+
+    def _close_pipes(self) -> None:
+        if self._deadline is not None:
+            self._watcher.cancel(self._deadline)
+            self._deadline = None
+        if self._status_fd >= 0:
+            self._watcher.unwatch_fd(self._status_fd)
+            os.close(self._status_fd)
+            # What waits for "go" reads the end of the file now, and ends.
+            os.close(self._go_fd)
+            self._status_fd = self._go_fd = -1
+
+    def _reaped(self, pid: int, death: Death) -> None:
+        self._alive.discard(pid)
+        if pid == self.pid:
+            self._death = death
+        self._settle()
+
+    def _settle(self) -> None:
+        """Tell the owner, once, when nothing is left."""
+        if self._settled or self._alive or self._status_fd >= 0:
+            return
+        if self._armed and self._death is not None:
+            self._settled = True
+            self._owner.ended(self._death)
+            return
+        if self._error is None:
+            return
+        if self.pid is None:
+            for stray in self._backend.strays():
+                self._watch(stray)
+                self._watcher.signal_process(stray, signal.SIGKILL)
+            if self._alive:
+                return
+        self._settled = True
+        if not self._jail.alive():
+            self._error = JailLost(_ATTACH, self._jail.name, "the jail has ended")
+        self._owner.failed(self._error)

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A jail for `jaildaemon demo`: made of what every machine has, gone without a trace."""
+
+import abc
+import os
+import shutil
+import subprocess
+import uuid
+from pathlib import Path
+
+from jaildaemon.errors import NotPermitted, Refused
+
+_DEMO = "demo"
+
+
+class ThrowawayJail(abc.ABC):
+    """One jail, which ends with `close`, and with us whatever happens."""
+
+    what: str
+    """The command that made it, for the reader."""
+    jail: str
+    """What -j takes."""
+    space_words: str
+    """What tells this jail from the host: "pid namespace" or "jid"."""
+    space_command: str
+    """Prints it, for the shell that runs it, on the host."""
+
+    @abc.abstractmethod
+    def inside(self, script: str) -> list[str]:
+        """Return the command that runs `script` by sh(1) in the jail."""
+
+    @abc.abstractmethod
+    def space_of(self, pid: int) -> str:
+        """Return the pid namespace or jid of a process, as the host sees it."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """End it; an ended one is no error."""
+
+
+class LinuxNamespaces(ThrowawayJail):
+    """Namespaces made by unshare(1); their init reads a pipe whose end is its own end."""
+
+    space_words = "pid namespace"
+    space_command = "readlink /proc/$$/ns/pid"
+
+    def __init__(self) -> None:
+        arguments = ["unshare", "--fork", "--pid", "--mount-proc", "--ipc", "--uts", "cat"]
+        self.what = " ".join(arguments)
+        self._unshare = subprocess.Popen(
+            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        pipe = self._unshare.stdin
+        assert pipe is not None
+        # cat gives back what it gets: when it does, it stands in its namespaces.
+        try:
+            pipe.write(b"\n")
+            pipe.flush()
+        except BrokenPipeError:
+            pass  # the answer below is empty then, and says why
+        assert self._unshare.stdout is not None
+        if self._unshare.stdout.read(1) != b"\n":
+            raise Refused(_DEMO, self.what, self._last_words())
+        children = Path(f"/proc/{self._unshare.pid}/task/{self._unshare.pid}/children")
+        self.jail = children.read_text(encoding="ascii").split()[0]
+
+    def _last_words(self) -> str:
+        assert self._unshare.stderr is not None
+        return self._unshare.stderr.read().decode(errors="replace").strip() or "it failed"
+
+    def inside(self, script: str) -> list[str]:
+        """Return the command that runs `script` by sh(1) in the jail."""
+        return ["nsenter", "--target", self.jail, "--pid", "--mount", "sh", "-c", script]
+
+    def space_of(self, pid: int) -> str:
+        """Return the pid namespace of a process."""
+        return os.readlink(f"/proc/{pid}/ns/pid")
+
+    def close(self) -> None:
+        """End the pipe, so cat, so the namespaces."""
+        for pipe in (self._unshare.stdin, self._unshare.stdout, self._unshare.stderr):
+            assert pipe is not None
+            pipe.close()
+        self._unshare.wait()
+
+
+class FreeBSDJail(ThrowawayJail):
+    """A jail on / with a name of its own, ended by jail -r."""
+
+    space_words = "jid"
+    space_command = "ps -o jid= -p $$ | tr -d ' '"
+
+    def __init__(self) -> None:
+        name = f"jaildaemon_demo_{uuid.uuid4().hex[:8]}"
+        arguments = ["jail", "-i", "-c", f"name={name}", "path=/", "persist"]
+        self.what = " ".join(arguments)
+        made = subprocess.run(arguments, capture_output=True, text=True, check=False)
+        if made.returncode != 0:
+            raise Refused(_DEMO, self.what, made.stderr.strip() or "it failed")
+        self.jail, self._name = made.stdout.strip(), name
+
+    def inside(self, script: str) -> list[str]:
+        """Return the command that runs `script` by sh(1) in the jail."""
+        return ["jexec", self.jail, "sh", "-c", script]
+
+    def space_of(self, pid: int) -> str:
+        """Return the jid of a process."""
+        ps = ["ps", "-o", "jid=", "-p", str(pid)]
+        return subprocess.run(ps, capture_output=True, text=True, check=True).stdout.strip()
+
+    def close(self) -> None:
+        """Remove the jail."""
+        subprocess.run(["jail", "-r", self._name], capture_output=True, check=False)
+
+
+def be_root(arguments: list[str]) -> None:
+    """Return if we are root; else run `arguments` in a user namespace where we are."""
+    if os.geteuid() == 0:
+        return
+    unshare = shutil.which("unshare")
+    try_it = [unshare or "unshare", "--user", "--map-root-user"]
+    if unshare and subprocess.run([*try_it, "true"], capture_output=True, check=False).returncode == 0:
+        os.execv(unshare, [*try_it, *arguments])
+    why = "needs root, and this system gives no user namespace instead"
+    raise NotPermitted(_DEMO, "", why, "sudo jaildaemon demo")
+

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The entry point.  Each way loads only what it needs: -c must be quick."""
+
+import sys
+
+from jaildaemon.cli import options
+from jaildaemon.errors import JaildaemonError, UsageError
+
+
+def _attach(wish: options.Options) -> int:
+    from jaildaemon.cli import client
+
+    parameters: dict[str, object] = {"command": wish.command, "jail": wish.jail}
+    if wish.title is not None:
+        parameters["title"] = wish.title
+    if wish.policy:
+        parameters["policy"] = wish.policy
+    if wish.replace:
+        parameters["replace"] = True
+    client.call(wish.socket, "Attach", parameters)
+    return 0
+
+
+def _original(arguments: list[str]) -> int:
+    wish = options.parse(arguments)
+    if wish.help:
+        sys.stdout.write(options.USAGE)
+        return 0
+    if wish.version:
+        from jaildaemon import __version__
+
+        sys.stdout.write(f"jaildaemon {__version__}\n")
+        return 0
+    if wish.daemon:
+        from jaildaemon.daemon import service
+
+        return service.start(wish.pidfile, wish.socket, foreground=wish.foreground)
+    return _attach(wish)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        if arguments and not arguments[0].startswith("-"):
+            from jaildaemon.cli import commands
+
+            return commands.run(arguments)
+        return _original(arguments)
+    except UsageError as error:
+        sys.stderr.write(f"jaildaemon: {error}\n{options.USAGE}")
+        return error.exit_code
+    except JaildaemonError as error:
+        sys.stderr.write(f"jaildaemon: {error}\n")
+        return error.exit_code
+    except BrokenPipeError:
+        return 1  # who read our output has had enough
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The original's two modes: -D and -c, by getopt(3)'s rules, to the letter.
+
+What the other mode's options say is ignored, malformed values too.
+"""
+
+import getopt
+
+from jaildaemon.core import text
+from jaildaemon.errors import UsageError
+
+SOCKET = "/var/run/jaildaemon.pipe"
+PIDFILE = "/var/run/jaildaemon.pid"
+
+USAGE = """\
+usage: jaildaemon -D [-F] [-p pidfile] [-f ipcsockpath]
+       jaildaemon -c command -j jid [-rR] [-u uid] [-g gid] [-t proctitle]
+                  [-f ipcsockpath]
+       jaildaemon subcommand ...
+"""
+
+_LONG = ["help", "version", "replace", "respawn=", "uid=", "gid="]
+_WHAT = "usage"
+
+
+class Options:
+    """What was asked for.  `policy` and `title` are those of -c."""
+
+    def __init__(self) -> None:
+        self.daemon = self.foreground = self.replace = False
+        self.help = self.version = False
+        self.command: str | None = None
+        self.jail: str | None = None
+        self.title: str | None = None
+        self.socket, self.pidfile = SOCKET, PIDFILE
+        self.policy: dict[str, object] = {}
+
+
+def _number(option: str, value: str) -> int:
+    """Return a decimal uid or gid: names differ in the jail, so they are refused."""
+    if not (value.isascii() and value.isdecimal()) or len(value) > 10:
+        raise UsageError(_WHAT, option, f"{value!r} is not a decimal number", "names differ inside")
+    number = int(value)
+    problem = text.id_problem(number)
+    if problem:
+        raise UsageError(_WHAT, option, f"{value} {problem}")
+    return number
+
+
+def _checked(option: str, value: str, problem: str | None) -> str:
+    if problem:
+        raise UsageError(_WHAT, option, problem)
+    return value
+
+
+def _utility(options: Options, pairs: list[tuple[str, str]]) -> None:
+    for option, value in pairs:
+        match option:
+            case "-c":
+                options.command = _checked("-c command", value, text.command_problem(value))
+            case "-j":
+                options.jail = value
+            case "-t":
+                options.title = _checked("-t proctitle", value, text.title_problem(value))
+            case "-u" | "--uid":
+                options.policy["uid"] = _number(option, value)
+            case "-g" | "--gid":
+                options.policy["gid"] = _number(option, value)
+            case "--respawn":
+                if value not in ("no", "after", "now"):
+                    raise UsageError(_WHAT, option, f'{value!r} is none of "no", "after", "now"')
+                options.policy["respawn"] = value
+            case "--replace":
+                options.replace = True
+    given = {option for option, _ in pairs}
+    if "-R" in given:
+        options.policy["respawn"] = "now"
+    elif "-r" in given:
+        options.policy["respawn"] = "after"
+    if options.jail is None:
+        raise UsageError(_WHAT, "-c", "-j jid is missing")
+
+
+def parse(arguments: list[str]) -> Options:
+    """Return what the arguments ask for; UsageError."""
+    try:
+        pairs, rest = getopt.getopt(arguments, "DFhrRc:f:g:j:p:t:u:", _LONG)
+    except getopt.GetoptError as error:
+        raise UsageError(_WHAT, "", error.msg) from error
+    options = Options()
+    given = {option for option, _ in pairs}
+    options.help = bool(given & {"-h", "--help"})
+    options.version = "--version" in given
+    if options.help or options.version:
+        return options
+    if rest:
+        raise UsageError(_WHAT, rest[0], "unexpected argument")
+    if ("-D" in given) == ("-c" in given):
+        both = "-D and -c exclude each other" if "-D" in given else "one of -D and -c is needed"
+        raise UsageError(_WHAT, "", both)
+    options.daemon, options.foreground = "-D" in given, "-F" in given
+    for option, value in pairs:
+        if option == "-f":
+            options.socket = value
+        elif option == "-p" and options.daemon:
+            options.pidfile = value
+    if not options.daemon:
+        _utility(options, pairs)
+    return options

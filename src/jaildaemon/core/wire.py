@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The codec of the control socket: varlink messages to bytes and back.
+
+Varlink (varlink.org) is JSON objects, each ended by a NUL.  No socket is
+touched here, and every buffer has a limit.  Imported by the client too, so it
+must stay quick to load: json and nothing else.
+"""
+
+import json
+
+MAX_MESSAGE = 64 * 1024
+"""Bytes in one message, its NUL included.  The largest honest message is an
+Attach with a command of 32 KiB, which JSON may double."""
+
+SERVICE = "org.varlink.service"
+INTERFACE = "org.jaildaemon"
+
+ACCESS = {
+    f"{SERVICE}.GetInfo": "any",
+    f"{SERVICE}.GetInterfaceDescription": "any",
+    f"{INTERFACE}.Attach": "root",
+    f"{INTERFACE}.Detach": "root",
+    f"{INTERFACE}.List": "root",
+    f"{INTERFACE}.Status": "root",
+}
+"""Who may call what: "any" peer that may connect at all, or uid 0 of the
+daemon's own user namespace.  What is not here is not implemented."""
+
+NOT_IMPLEMENTED = frozenset(
+    f"{INTERFACE}.{name}"
+    for name in ("Log", "Explain", "Fire", "Hold", "Release", "Reload", "Restart")
+)
+"""What the interface promises and this version does not do yet."""
+
+
+class ProtocolError(Exception):
+    """The peer sent what is not a varlink message; the connection is lost."""
+
+
+def _no_constant(name: str) -> object:
+    msg = f"{name} is not JSON"
+    raise ProtocolError(msg)
+
+
+def encode(message: dict[str, object]) -> bytes:
+    """Return `message` as bytes, NUL included."""
+    return json.dumps(message, separators=(",", ":")).encode() + b"\0"
+
+
+def decode(data: bytes) -> dict[str, object]:
+    """Return the object in `data`, one message without its NUL."""
+    try:
+        message = json.loads(data.decode(), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        msg = f"not JSON: {error}"
+        raise ProtocolError(msg) from error
+    if not isinstance(message, dict):
+        msg = "not a JSON object"
+        raise ProtocolError(msg)
+    return message
+
+
+class Decoder:
+    """Takes bytes as they come and gives whole messages.
+
+    `limit` is in bytes, None for a client, which trusts its daemon: the list of
+    10,000 rules is one message.
+    """
+
+    def __init__(self, limit: int | None = MAX_MESSAGE) -> None:
+        self._buffer = bytearray()
+        self._limit = limit
+        self._searched = 0
+
+    def feed(self, data: bytes) -> None:
+        """Add what was received."""
+        self._buffer += data
+
+    @property
+    def size(self) -> int:
+        """How many bytes are held."""
+        return len(self._buffer)
+
+    @property
+    def pending(self) -> bool:
+        """Whether bytes of an unfinished or unread message are held."""
+        return bool(self._buffer)
+
+    def next(self) -> dict[str, object] | None:
+        """Return the next whole message, or None; ProtocolError if it is bad."""
+        end = self._buffer.find(b"\0", self._searched)
+        if end < 0:
+            self._searched = len(self._buffer)
+        size = len(self._buffer) if end < 0 else end
+        if self._limit is not None and size >= self._limit:
+            msg = f"a message is longer than {self._limit} bytes"
+            raise ProtocolError(msg)
+        if end < 0:
+            return None
+        data = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        self._searched = 0
+        return decode(data)
+
+
+def call(method: str, parameters: dict[str, object]) -> bytes:
+    """Return a call of `method`."""
+    return encode({"method": method, "parameters": parameters})
+
+
+def reply(parameters: dict[str, object]) -> bytes:
+    """Return the answer to a call."""
+    return encode({"parameters": parameters})
+
+
+def error(name: str, parameters: dict[str, object]) -> bytes:
+    """Return an error, `name` fully qualified."""
+    return encode({"error": name, "parameters": parameters})

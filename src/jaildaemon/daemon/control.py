@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The control socket: accepts, reads, answers in order, and never waits.
+
+Every client is hostile until its kernel-given credentials say otherwise; what
+it may make us keep is bounded (docs/protocol.md).
+"""
+
+import errno
+import socket
+
+from jaildaemon.backends.base import Backend, Peer
+from jaildaemon.core import wire
+from jaildaemon.daemon.keeper import Log
+from jaildaemon.daemon.methods import Call, Methods, Parameters
+from jaildaemon.daemon.schema import BadParameter
+from jaildaemon.errors import JaildaemonError, NotPermitted
+
+MAX_CLIENTS = 64
+ROOT_PLACES = 8
+"""Of MAX_CLIENTS, kept for uid 0: the administrator is never locked out."""
+MESSAGE_SECONDS = 5.0
+"""How long a client may take to finish a message, or to take an answer."""
+PAUSE_SECONDS = 1.0
+"""How long nothing is accepted when we are out of descriptors."""
+READ_BYTES = 16384
+
+
+class Connection:
+    """One client.  One call at a time; what it sends meanwhile waits, bounded."""
+
+    def __init__(self, server: "ControlServer", sock: socket.socket, peer: Peer) -> None:
+        self._server, self._sock, self.peer = server, sock, peer
+        self._watcher = server.backend.watcher
+        self._decoder = wire.Decoder()
+        self._out = bytearray()
+        self._call: Call | None = None
+        self._ending = False
+        self._deadline: int | None = None
+        self._watcher.watch_fd(sock.fileno(), self._readable)
+
+    def refuse(self, reason: str) -> None:
+        """Say no, then close."""
+        self._ending = True
+        error = NotPermitted("connect", f"uid {self.peer.uid} pid {self.peer.pid}", reason)
+        self._answer_error(error)
+
+    def close(self) -> None:
+        """End the connection; a call that is still under way is told so."""
+        if self._sock.fileno() < 0:
+            return
+        self._set_deadline(wanted=False)
+        self._watcher.unwatch_fd(self._sock.fileno())
+        self._sock.close()
+        self._server.closed(self)
+        if self._call is not None:
+            self._call.hung_up()
+
+    # --- in --------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        try:
+            untrusted = self._sock.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        if not untrusted:
+            self.close()
+            return
+        self._decoder.feed(untrusted)
+        self._next_calls()
+
+    def _next_calls(self) -> None:
+        """Take calls until one waits for its answer or no whole message is left."""
+        try:
+            while self._call is None and not self._ending and self._sock.fileno() >= 0:
+                untrusted = self._decoder.next()
+                if untrusted is None:
+                    break
+                self._take(untrusted)
+        except wire.ProtocolError as error:
+            self._server.log(f"closed the connection of uid {self.peer.uid}: {error}")
+            self.close()
+            return
+        if self._sock.fileno() < 0:
+            return
+        if self._call is not None and self._decoder.size > wire.MAX_MESSAGE:
+            self._watcher.unwatch_fd(self._sock.fileno())  # until the answer is out
+        elif not self._out:
+            self._watcher.watch_fd(self._sock.fileno(), self._readable)
+        self._set_deadline(wanted=bool(self._out) or (self._call is None and self._decoder.pending))
+
+    def _take(self, untrusted: dict[str, object]) -> None:
+        method, parameters = untrusted.get("method"), untrusted.get("parameters", {})
+        if not isinstance(method, str):
+            self._reply(wire.error(f"{wire.SERVICE}.InvalidParameter", {"parameter": "method"}))
+            return
+        if method not in wire.ACCESS:
+            self._reply(wire.error(*_unknown(method)))
+            return
+        call = Call(self.peer, lambda result: self._answered(call, result))
+        call.oneway = untrusted.get("oneway") is True
+        self._call = call
+        try:
+            self._server.methods.call(method, parameters, call)
+        except BadParameter as error:
+            self._call = None
+            name = {"parameter": error.name}
+            self._reply(wire.error(f"{wire.SERVICE}.InvalidParameter", name))
+
+    # --- out -------------------------------------------------------------------
+
+    def _answered(self, call: Call, result: Parameters | JaildaemonError) -> None:
+        if self._sock.fileno() < 0 or self._call is not call:
+            return
+        self._call = None
+        if not call.oneway:
+            if isinstance(result, JaildaemonError):
+                self._answer_error(result)
+            else:
+                self._reply(wire.reply(result))
+        # Not from within the call: pipelined calls would pile up on the stack.
+        self._watcher.call_in(0, self._next_calls)
+
+    def _answer_error(self, error: JaildaemonError) -> None:
+        name = error.varlink or f"{wire.INTERFACE}.Refused"
+        self._reply(wire.error(name, error.parameters()))
+
+    def _reply(self, data: bytes) -> None:
+        self._out += data
+        self._writable()
+
+    def _writable(self) -> None:
+        try:
+            sent = self._sock.send(self._out)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.close()
+            return
+        del self._out[:sent]
+        if self._out:
+            # A slow reader: nothing more is read from it until it has read.
+            self._watcher.watch_fd(self._sock.fileno(), self._writable, write=True)
+            self._set_deadline(wanted=True)
+        elif self._ending:
+            self.close()
+        else:
+            self._watcher.watch_fd(self._sock.fileno(), self._readable)
+
+    def _set_deadline(self, *, wanted: bool) -> None:
+        if wanted and self._deadline is None:
+            self._deadline = self._watcher.call_in(MESSAGE_SECONDS, self._too_slow)
+        elif not wanted and self._deadline is not None:
+            self._watcher.cancel(self._deadline)
+            self._deadline = None
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        self._server.log(f"closed the connection of uid {self.peer.uid}: too slow")
+        self.close()
+
+
+def _unknown(method: str) -> tuple[str, Parameters]:
+    interface = method.rpartition(".")[0]
+    if interface not in (wire.SERVICE, wire.INTERFACE):
+        return f"{wire.SERVICE}.InterfaceNotFound", {"interface": interface}
+    if method in wire.NOT_IMPLEMENTED:
+        return f"{wire.SERVICE}.MethodNotImplemented", {"method": method}
+    return f"{wire.SERVICE}.MethodNotFound", {"method": method}
+
+
+class ControlServer:
+    """The listener and its connections."""
+
+    def __init__(
+        self, backend: Backend, listener: socket.socket, methods: Methods, log: Log
+    ) -> None:
+        self.backend, self.methods, self.log = backend, methods, log
+        self._listener = listener
+        self._connections: set[Connection] = set()
+        backend.watcher.watch_fd(listener.fileno(), self._accept)
+
+    def closed(self, connection: Connection) -> None:
+        """Take note that a connection has ended."""
+        self._connections.discard(connection)
+
+    def close(self) -> None:
+        """Accept nothing more, and end every connection."""
+        self.backend.watcher.unwatch_fd(self._listener.fileno())
+        for connection in list(self._connections):
+            connection.close()
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                raise
+            # The listener stays readable: without a pause we would spin.
+            self.log(f"accepting nothing for {PAUSE_SECONDS:.0f} s: {error.strerror}")
+            self.backend.watcher.unwatch_fd(self._listener.fileno())
+            self.backend.watcher.call_in(PAUSE_SECONDS, self._resume)
+            return
+        sock.setblocking(False)
+        peer = self.backend.peer(sock.fileno())
+        others = sum(c.peer.uid != 0 for c in self._connections)
+        root = peer.uid == 0 and peer.outside is None
+        full = len(self._connections) >= MAX_CLIENTS
+        if full or (not root and others >= MAX_CLIENTS - ROOT_PLACES):
+            self.log(f"closed a connection of uid {peer.uid}: {MAX_CLIENTS} clients are served")
+            sock.close()
+            return
+        connection = Connection(self, sock, peer)
+        self._connections.add(connection)
+        if peer.outside is not None:
+            self.log(f"denied uid {peer.uid} pid {peer.pid} at the socket: {peer.outside}")
+            connection.refuse(peer.outside)
+
+    def _resume(self) -> None:
+        if self._listener.fileno() >= 0:
+            self.backend.watcher.watch_fd(self._listener.fileno(), self._accept)

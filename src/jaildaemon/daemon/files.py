@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The daemon's files: the locks, the pidfile, the socket."""
+
+import contextlib
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from jaildaemon.backends.base import Backend
+from jaildaemon.core import wire
+from jaildaemon.errors import JaildaemonError, NotPermitted, Refused
+
+ANSWER_SECONDS = 5.0
+"""How long another instance may take to answer the test command."""
+
+_START = "start"
+
+
+def _refuse(path: str, error: OSError, hint: str | None = None) -> JaildaemonError:
+    kind = NotPermitted if isinstance(error, PermissionError) else Refused
+    return kind(_START, path, error.strerror or str(error), hint)
+
+
+class LockedFile:
+    """A file that is locked while we live, and removed when we end well.
+
+    flock(2) as pidfile(3) takes it, so that FreeBSD's own tools see it too.
+    """
+
+    def __init__(self, path: str, mode: int) -> None:
+        self.path = path
+        while True:
+            try:
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+            except OSError as error:
+                raise _refuse(path, error) from error
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    raise Refused(_START, path, "is not a regular file")
+            except BlockingIOError:
+                os.close(fd)
+                raise Locked(path) from None
+            except BaseException:
+                os.close(fd)
+                raise
+            self.fd = fd
+            if self._in_place():
+                return
+            os.close(fd)  # whom it belonged to removed it in this instant; try again
+
+    def _in_place(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self.fd), os.lstat(self.path))
+        except FileNotFoundError:
+            return False
+
+    def write_pid(self) -> None:
+        """Write our pid, as pidfile_write(3) does."""
+        os.ftruncate(self.fd, 0)
+        os.pwrite(self.fd, f"{os.getpid()}".encode(), 0)
+
+    def remove(self) -> None:
+        """Remove the file, if it is still ours, and unlock."""
+        if self._in_place():
+            os.unlink(self.path)
+        os.close(self.fd)
+
+
+class Locked(Exception):
+    """Somebody else holds the lock on `path`."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def pid(self) -> str | None:
+        """Return the pid in the file; None while it has not been written yet."""
+        with contextlib.suppress(OSError):
+            text = Path(self.path).read_text(encoding="ascii", errors="replace").strip()
+            if text.isdecimal():
+                return text
+        return None
+
+
+def lock_pidfile(path: str) -> LockedFile:
+    """Lock `path`; Refused, naming the pid, where another daemon has it."""
+    try:
+        return LockedFile(path, 0o600)
+    except Locked as locked:
+        pid = locked.pid()
+        who = f"pid {pid}" if pid else "a daemon that is just starting"
+        raise Refused(_START, path, f"jaildaemon is already running: {who}") from None
+
+
+def _running_instance(path: str, backend: Backend) -> str | None:
+    """Send the test command to the socket; return who answers, None if nobody can."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(ANSWER_SECONDS)
+        try:
+            sock.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+        except TimeoutError:
+            return "something that does not answer"
+        except OSError as error:
+            raise _refuse(path, error) from error
+        pid = backend.peer(sock.fileno()).pid
+        try:
+            sock.sendall(wire.call(f"{wire.SERVICE}.GetInfo", {}))
+            answer = sock.recv(wire.MAX_MESSAGE)
+        except OSError:
+            answer = b""
+        if answer:
+            return f"pid {pid}"
+        return f"pid {pid}, which does not answer"
+
+
+@contextlib.contextmanager
+def _umask(mask: int) -> Iterator[None]:
+    old = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(old)
+
+
+class ControlSocket:
+    """The listening socket, and the lock beside it under which it was made."""
+
+    def __init__(self, path: str, backend: Backend) -> None:
+        self.path = path
+        try:
+            self._lock = LockedFile(f"{path}.lock", 0o600)
+        except Locked:
+            # Another daemon holds it for life, or another start is under way.
+            who = _running_instance(path, backend) or "a daemon that is just starting"
+            raise Refused(_START, path, f"jaildaemon is already running: {who}") from None
+        try:
+            self._bind(backend)
+        except BaseException:
+            self._lock.remove()
+            raise
+
+    def _bind(self, backend: Backend) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISSOCK(os.lstat(self.path).st_mode):
+                raise Refused(_START, self.path, "exists and is not a socket", "remove it, or choose another with -f")
+            who = _running_instance(self.path, backend)
+            if who:
+                raise Refused(_START, self.path, f"jaildaemon is already running: {who}")
+            os.unlink(self.path)  # a dead one's
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with _umask(0o177):
+                self.listener.bind(self.path)
+            self.listener.listen(128)
+            self.listener.setblocking(False)
+            self._made = os.lstat(self.path)
+        except OSError as error:
+            self.listener.close()
+            raise _refuse(self.path, error, "the directory must exist; a path has at most 103 bytes") from error
+
+    def remove(self) -> None:
+        """Close and remove the socket, if it is still ours, and the lock."""
+        self.listener.close()
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(self._made, os.lstat(self.path)):
+                os.unlink(self.path)
+        self._lock.remove()

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The typed shapes of what comes in on the control socket.
+
+cattrs converts where it can; here nothing is converted, and no key is unknown.
+"""
+
+from typing import Any, TypeVar
+
+import attrs
+import cattrs
+from cattrs.errors import ClassValidationError
+from cattrs.gen import make_dict_structure_fn
+
+from jaildaemon.core.rules import Policy, Respawn
+from jaildaemon.errors import Refused
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class PolicyWish:
+    """Policy of org.jaildaemon.varlink; absent fields take the documented defaults."""
+
+    respawn: str | None = None
+    uid: int | None = None
+    gid: int | None = None
+    signal: str | None = None
+    limit: str | None = None
+    cooldown: str | None = None
+    timeout: str | None = None
+    settle: str | None = None
+    concurrency: int | None = None
+    run_as: str | None = None
+
+    def policy(self) -> Policy:
+        """Return the policy; Refused for a value that cannot be, or is not served yet."""
+        for name in ("signal", "limit", "cooldown", "timeout", "settle", "concurrency", "run_as"):
+            if getattr(self, name) is not None:
+                raise Refused("attach", f"policy.{name}", "is not supported by this version")
+        try:
+            respawn = Respawn(self.respawn or "no")
+        except ValueError:
+            why = 'is none of "no", "after", "now"'
+            raise Refused("attach", f"respawn {self.respawn!r}", why) from None
+        return Policy(respawn, self.uid or 0, self.gid or 0)
+
+
+@attrs.frozen
+class Attach:
+    """Parameters of Attach."""
+
+    command: str
+    jail: str
+    title: str | None = None
+    policy: PolicyWish | None = None
+    replace: bool | None = None
+
+
+@attrs.frozen
+class Detach:
+    """Parameters of Detach."""
+
+    rule: str | None = None
+    jail: str | None = None
+    title: str | None = None
+    all: bool | None = None
+
+
+@attrs.frozen
+class List:
+    """Parameters of List."""
+
+    jail: str | None = None
+
+
+@attrs.frozen
+class Nothing:
+    """Parameters of a method that has none."""
+
+
+@attrs.frozen
+class GetInterfaceDescription:
+    """Parameters of org.varlink.service.GetInterfaceDescription."""
+
+    interface: str
+
+
+class BadParameter(Exception):
+    """A parameter is missing, unknown or of the wrong type; `name` says which."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+def _exactly(kind: type) -> Any:  # noqa: ANN401 - what cattrs wants of a hook
+    def hook(value: object, _: object) -> object:
+        # bool is an int to Python, not to the interface.
+        if type(value) is not kind:
+            msg = f"not of type {kind.__name__}"
+            raise TypeError(msg)
+        return value
+
+    return hook
+
+
+_CONVERTER = cattrs.Converter(forbid_extra_keys=True)
+for _kind in (str, int, bool, float):
+    _CONVERTER.register_structure_hook(_kind, _exactly(_kind))
+_CONVERTER.register_structure_hook_factory(
+    attrs.has, lambda cls: make_dict_structure_fn(cls, _CONVERTER, _cattrs_forbid_extra_keys=True)
+)
+
+
+def _first_name(error: BaseException) -> str:
+    """Return the dotted name of the first bad parameter in cattrs' error tree."""
+    if isinstance(error, ClassValidationError):
+        for inner in error.exceptions:
+            for note in getattr(inner, "__notes__", ()):
+                if hasattr(note, "name"):
+                    rest = _first_name(inner)
+                    return f"{note.name}.{rest}" if rest else str(note.name)
+            extra = getattr(inner, "extra_fields", None)
+            if extra:
+                return min(extra)
+    return ""
+
+
+def structure(parameters: object, cls: type[T]) -> T:
+    """Return `parameters` as a `cls`; BadParameter."""
+    if not isinstance(parameters, dict):
+        raise BadParameter("parameters")
+    try:
+        return _CONVERTER.structure(parameters, cls)
+    except ClassValidationError as error:
+        raise BadParameter(_first_name(error) or "parameters") from error
