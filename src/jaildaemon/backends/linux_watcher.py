@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The Linux event loop: epoll(7), and a pidfd for every child."""
 
+import errno
 import os
 import select
-import signal
 import sys
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ RETRY_LONGEST = 1.0
 
 
 class LinuxWatcher(Watcher):
-    """Waits with one epoll instance; children are reaped by their own pidfd.
+    """Waits with one epoll instance; a child's pidfd says when to reap it.
 
     There is no waitpid(-1): it would look at every child each time.
     """
@@ -25,7 +25,7 @@ class LinuxWatcher(Watcher):
         super().__init__()
         self._epoll = select.epoll()
         self._calls: dict[int, Callable[[], None]] = {}
-        self._children: dict[int, int] = {}
+        self._children: dict[int, int | None] = {}
 
     def watch_fd(self, fd: int, ready: Callable[[], None], *, write: bool = False) -> None:
         """Call `ready` whenever `fd` can be read (or, with `write`, written)."""
@@ -49,33 +49,39 @@ class LinuxWatcher(Watcher):
         """Reap our child `pid` when it has ended, then call `ended`."""
         # A child that has ended already is a zombie until we reap it: pidfd_open
         # finds it, and the pidfd is readable at once.
-        pidfd = os.pidfd_open(pid)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                raise
+            # No descriptor is left.  The child must not be lost for that: ask now and then.
+            self._children[pid] = None
+            self.call_in(RETRY_SECONDS, lambda: self._reap(pid, ended, 2 * RETRY_SECONDS))
+            return
         self._children[pid] = pidfd
-        self._calls[pidfd] = lambda: self._reap(pid, pidfd, ended, RETRY_SECONDS)
+        self._calls[pidfd] = lambda: self._reap(pid, ended, RETRY_SECONDS)
         self._epoll.register(pidfd, select.EPOLLIN)
 
     def signal_process(self, pid: int, signum: int) -> None:
         """Signal a watched process.  One that has ended already is left alone."""
-        try:
-            signal.pidfd_send_signal(self._children[pid], signum)
-        except ProcessLookupError:
-            return  # a zombie; its end is on its way to us
+        # Not reaped yet, so the number is still its own, and a zombie takes any signal.
+        os.kill(pid, signum)
 
-    def _reap(
-        self, pid: int, pidfd: int, ended: Callable[[Death], None], retry_seconds: float
-    ) -> None:
-        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    def _reap(self, pid: int, ended: Callable[[Death], None], retry_seconds: float) -> None:
+        result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+        pidfd = self._children[pid]
         if result is None:
             # Readable and yet not ours to reap: a tracer in the jail holds the
             # zombie.  Ask again ever more rarely, without the spinning pidfd.
-            if self._calls.pop(pidfd, None) is not None:
-                self._epoll.unregister(pidfd)
+            if pidfd is not None:
+                self.unwatch_fd(pidfd)
             longer = min(2 * retry_seconds, RETRY_LONGEST)
-            self.call_in(retry_seconds, lambda: self._reap(pid, pidfd, ended, longer))
+            self.call_in(retry_seconds, lambda: self._reap(pid, ended, longer))
             return
-        self.unwatch_fd(pidfd)
         del self._children[pid]
-        os.close(pidfd)
+        if pidfd is not None:
+            self.unwatch_fd(pidfd)
+            os.close(pidfd)
         if result.si_code == os.CLD_EXITED:
             ended(Death(None, result.si_status))
         else:
@@ -91,5 +97,6 @@ class LinuxWatcher(Watcher):
     def close(self) -> None:
         """Close the epoll instance and every pidfd."""
         for pidfd in self._children.values():
-            os.close(pidfd)
+            if pidfd is not None:
+                os.close(pidfd)
         self._epoll.close()
