@@ -23,6 +23,15 @@ demo: all
 test: all
 	@$(BIN)/python tools/test.py
 
+bench: all
+	@$(BIN)/python bench/figures.py
+
+soak: all
+	@$(BIN)/python bench/soak.py
+
+fuzz: all
+	@sh tools/fuzz.sh $(BIN)
+
 lint: all
 	@sh tools/lint.sh $(BIN)
 
@@ -31,4 +40,4 @@ clean:
 	rm -f $(HELPER)
 	find src tests tools bench -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: all demo test lint clean
+.PHONY: all demo test bench soak fuzz lint clean

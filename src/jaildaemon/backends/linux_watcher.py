@@ -15,6 +15,12 @@ RETRY_SECONDS = 0.01
 RETRY_LONGEST = 1.0
 
 
+def _readable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 class LinuxWatcher(Watcher):
     """Waits with one epoll instance; a child's pidfd says when to reap it.
 
@@ -71,6 +77,8 @@ class LinuxWatcher(Watcher):
         result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
         pidfd = self._children[pid]
         if result is None:
+            if pidfd is not None and pidfd in self._calls and not _readable(pidfd):
+                return  # the event was of an earlier descriptor with this number
             # Readable and yet not ours to reap: a tracer in the jail holds the
             # zombie.  Ask again ever more rarely, without the spinning pidfd.
             if pidfd is not None:

@@ -20,7 +20,7 @@ usage: jaildaemon -D [-F] [-p pidfile] [-f ipcsockpath]
 """
 
 _LONG = ["help", "version", "replace", "respawn=", "uid=", "gid="]
-_WHAT = "usage"
+_WHAT = ""
 
 
 class Options:
