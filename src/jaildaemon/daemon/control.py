@@ -34,7 +34,7 @@ class Connection:
         self._decoder = wire.Decoder()
         self._out = bytearray()
         self._call: Call | None = None
-        self._ending = False
+        self._ending = self._taking = False
         self._deadline: int | None = None
         self._watcher.watch_fd(sock.fileno(), self._readable)
 
@@ -72,9 +72,10 @@ class Connection:
         self._next_calls()
 
     def _next_calls(self) -> None:
-        """Take calls until one waits for its answer or no whole message is left."""
+        """Take calls until one waits for its answer, or an answer for its reader."""
+        self._taking = True
         try:
-            while self._call is None and not self._ending and self._sock.fileno() >= 0:
+            while not (self._ending or self._call or self._out) and self._sock.fileno() >= 0:
                 untrusted = self._decoder.next()
                 if untrusted is None:
                     break
@@ -83,6 +84,8 @@ class Connection:
             self._server.log(f"closed the connection of uid {self.peer.uid}: {error}")
             self.close()
             return
+        finally:
+            self._taking = False
         if self._sock.fileno() < 0:
             return
         if self._call is not None and self._decoder.size > wire.MAX_MESSAGE:
@@ -120,8 +123,8 @@ class Connection:
                 self._answer_error(result)
             else:
                 self._reply(wire.reply(result))
-        # Not from within the call: pipelined calls would pile up on the stack.
-        self._watcher.call_in(0, self._next_calls)
+        if not self._taking:
+            self._watcher.call_in(0, self._next_calls)
 
     def _answer_error(self, error: JaildaemonError) -> None:
         name = error.varlink or f"{wire.INTERFACE}.Refused"
@@ -146,8 +149,9 @@ class Connection:
             self._set_deadline(wanted=True)
         elif self._ending:
             self.close()
-        else:
+        elif not self._taking:
             self._watcher.watch_fd(self._sock.fileno(), self._readable)
+            self._watcher.call_in(0, self._next_calls)
 
     def _set_deadline(self, *, wanted: bool) -> None:
         if wanted and self._deadline is None:

@@ -211,12 +211,16 @@ class Methods:
             self._jails.pop(key).close()
 
     def _of_jail(self, jail: str, title: str | None = None) -> list[Member]:
-        """Return the rules whose jail was named so."""
+        """Return the rules of a jail, by what it was called at -j, its name or number."""
         return [
             m
             for m in self.fleet.members.values()
-            if m.rule.jail == jail and (title is None or m.rule.title == title)
+            if jail in self._names(m) and (title is None or m.rule.title == title)
         ]
+
+    def _names(self, member: Member) -> tuple[str, str, str]:
+        known = self._jails[member.jail_key]
+        return member.rule.jail, known.name, str(known.number)
 
     def _rule(self, member: Member) -> Parameters:
         keeper, rule = self._keepers[member.rule.id], member.rule

@@ -5,6 +5,7 @@ Nothing from the jail is in it: the command is the administrator's, the
 environment is built here, and no value in it was chosen inside.
 """
 
+import functools
 import os
 import pwd
 import subprocess
@@ -15,11 +16,17 @@ from jaildaemon.backends.base import Backend, Death
 PATH = "/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
 
 
+@functools.cache
+def _home() -> str:
+    # Once: it may ask a directory server, and the daemon waits for none.
+    return pwd.getpwuid(os.getuid()).pw_dir
+
+
 def environment(values: dict[str, str]) -> dict[str, str]:
     """Return the command's whole environment: four fixed values, and JAILDAEMON_*."""
     return {
         "PATH": PATH,
-        "HOME": pwd.getpwuid(os.getuid()).pw_dir,
+        "HOME": _home(),
         "LANG": "C.UTF-8",
         **{f"JAILDAEMON_{name}": value for name, value in values.items()},
     }
