@@ -95,6 +95,7 @@ class Connection:
         self._set_deadline(wanted=bool(self._out) or (self._call is None and self._decoder.pending))
 
     def _take(self, untrusted: dict[str, object]) -> None:
+        self._set_deadline(wanted=False)  # each message has its own
         method, parameters = untrusted.get("method"), untrusted.get("parameters", {})
         if not isinstance(method, str):
             self._reply(wire.error(f"{wire.SERVICE}.InvalidParameter", {"parameter": "method"}))
