@@ -207,8 +207,11 @@ class LinuxBackend(Backend):
         try:
             self._image = sealed_image(helper)
         except OSError as error:
-            why = error.strerror or str(error)
-            raise Refused("start", str(helper), f"the helper cannot be used: {why}") from error
+            why = f"the helper cannot be used: {error.strerror or error}"
+            # No fallback to a file: it could not be sealed (docs/architecture.md).
+            noexec = "sysctl vm.memfd_noexec=2 forbids what the helper needs; set it to 1 or 0"
+            hint = noexec if error.errno == errno.EACCES else None
+            raise Refused("start", str(helper), why, hint) from error
         self._own_space = _namespace("self", "pid")
         denied = Path("/proc/self/setgroups").read_text(encoding="ascii").strip() == "deny"
         self._flags = FLAG_KEEP_GROUPS if denied else 0

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from jaildaemon.core.lifecycle import Action, Event, Life, Phase, sort_trigger, step
 from jaildaemon.core.rules import Policy, Rule
+from jaildaemon.core.text import NAME, process_title
 from jaildaemon.errors import Ambiguous, NoSuchRule
 
 
@@ -61,6 +62,7 @@ class Fleet:
         """Tells this daemon's runs from those of any other: part of a run's id."""
         self._last_run = 0
         self.members: dict[str, Member] = {}
+        self._by_jail: dict[str, dict[str, Member]] = {}
         self.triggers = 0
         self.refused = 0
         self._last_id = 0
@@ -71,6 +73,7 @@ class Fleet:
         self._last_id += 1  # only now: a refused rule uses up no id
         member = Member(rule, jail_key)
         self.members[rule.id] = member
+        self._by_jail.setdefault(jail_key, {})[rule.id] = member
         return member
 
     def apply(self, member: Member, event: Event, now: float) -> tuple[Action, ...]:
@@ -89,9 +92,16 @@ class Fleet:
             member.armed_at = None
         if member.life.phase is not Phase.FAILING:
             member.retry_at = None
-        if member.life.over:
-            del self.members[member.rule.id]
+        # Withdrawn twice is forgotten already.
+        if member.life.over and self.members.pop(member.rule.id, None):
+            self._forget_in_jail(member)
         return actions
+
+    def _forget_in_jail(self, member: Member) -> None:
+        neighbours = self._by_jail[member.jail_key]
+        del neighbours[member.rule.id]
+        if not neighbours:
+            del self._by_jail[member.jail_key]
 
     def trigger(self, member: Member, now: float) -> tuple[Action, ...]:
         """Take the probe's death by its signal."""
@@ -121,8 +131,8 @@ class Fleet:
         """Return the rules of one jail, or those of them with `title`."""
         return [
             m
-            for m in self.members.values()
-            if m.jail_key == jail_key and (title is None or m.rule.title == title)
+            for m in self._by_jail.get(jail_key, {}).values()
+            if title is None or m.rule.title == title
         ]
 
     def overlapping(self, member: Member) -> list[Member]:
@@ -144,7 +154,9 @@ class Fleet:
 
 
 def _overlap(one: str | None, other: str | None) -> bool:
-    """Say whether one title contains the other; no title is contained in any."""
-    if one is None or other is None:
-        return True
-    return one in other or other in one
+    """Say whether looking for one title finds the other's probe too.
+
+    pkill -f looks at the whole argv[0], "jaildaemon: " included; a rule without
+    a title can only be rung by that name, which is in all of them.
+    """
+    return (one or NAME) in process_title(other) or (other or NAME) in process_title(one)

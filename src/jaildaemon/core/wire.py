@@ -42,15 +42,37 @@ def _no_constant(name: str) -> object:
     raise ProtocolError(msg)
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        msg = "a number is too large"
+        raise ProtocolError(msg)
+    return number
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        # Which of the two counts is a matter of the reader: nobody may care.
+        msg = "a name is given twice in one object"
+        raise ProtocolError(msg)
+    return found
+
+
 def encode(message: dict[str, object]) -> bytes:
-    """Return `message` as bytes, NUL included."""
-    return json.dumps(message, separators=(",", ":")).encode() + b"\0"
+    """Return `message` as bytes, NUL included; ValueError for NaN and the infinities."""
+    return json.dumps(message, separators=(",", ":"), allow_nan=False).encode() + b"\0"
 
 
 def decode(data: bytes) -> dict[str, object]:
     """Return the object in `data`, one message without its NUL."""
     try:
-        message = json.loads(data.decode(), parse_constant=_no_constant)
+        message = json.loads(
+            data.decode(),
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            object_pairs_hook=_object,
+        )
     except (ValueError, RecursionError) as error:
         msg = f"not JSON: {error}"
         raise ProtocolError(msg) from error
