@@ -7,7 +7,8 @@ VENV = .venv
 BIN = $(VENV)/bin
 HELPER = src/jaildaemon/libexec/jailprobe
 HELPER_SOURCES = helper/build.sh helper/helper.h helper/params.c \
-	helper/helper_linux.c helper/helper_freebsd.c helper/syscall_linux.h
+	helper/helper_linux.c helper/helper_freebsd.c helper/syscall_linux.h \
+	helper/output.c
 
 all: $(VENV)/ready $(HELPER)
 
@@ -15,7 +16,7 @@ $(VENV)/ready: pyproject.toml hatch_build.py tools/setup.sh
 	@PYTHON="$(PYTHON)" sh tools/setup.sh $(VENV)
 
 $(HELPER): $(HELPER_SOURCES)
-	@sh helper/build.sh $(HELPER)
+	@sh helper/build.sh src/jaildaemon/libexec
 
 demo: all
 	@$(BIN)/jaildaemon demo

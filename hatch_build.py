@@ -17,7 +17,7 @@ class HelperHook(BuildHookInterface):  # type: ignore[type-arg]
         if self.target_name != "wheel":
             return
         root = Path(self.root)
-        output = root / "src" / "jaildaemon" / "libexec" / "jailprobe"
+        output = root / "src" / "jaildaemon" / "libexec"
         subprocess.run(["sh", root / "helper" / "build.sh", output], check=True)  # noqa: S603, S607
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["tag"] = f"py3-none-{platform}"

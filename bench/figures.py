@@ -25,7 +25,7 @@ from jaildaemon.backends import throwaway_jail
 from jaildaemon.cli import client
 
 HERE = Path(__file__).parent
-JAILDAEMON = Path(sys.executable).parent / "jaildaemon"
+JAILDAEMON = Path(os.environ.get("JAILDAEMON") or Path(sys.executable).parent / "jaildaemon")
 PROBES = 100
 PATIENCE_SECONDS = 10.0
 
@@ -104,6 +104,7 @@ def daemon(stack: ExitStack, directory: Path) -> tuple[subprocess.Popen[str], st
     """Run a private daemon; return it and its socket."""
     socket = str(directory / "pipe")
     arguments = [str(JAILDAEMON), "-D", "-F", "-f", socket, "-p", str(directory / "pid")]
+    arguments += ["--state-dir", str(directory / "state")]
     process = stack.enter_context(running(arguments, stderr=subprocess.PIPE))
     assert process.stderr is not None
     while " serves " not in process.stderr.readline():
@@ -113,7 +114,7 @@ def daemon(stack: ExitStack, directory: Path) -> tuple[subprocess.Popen[str], st
 
 def attach(socket: str, jail: str, command: str, title: str, respawn: str) -> int:
     """Arm a probe; return its pid."""
-    wish = {"command": command, "jail": jail, "title": title, "policy": {"respawn": respawn}}
+    wish = {"command": command, "jail": jail, "title": title, "policy": {"respawn": respawn, "limit": "none"}}
     pid = client.call(socket, "Attach", dict(wish))["probe_pid"]
     assert isinstance(pid, int)
     return pid

@@ -1,10 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
-# Builds the helper: sh helper/build.sh OUTPUT.  CC, CFLAGS and TARGET_OS from
-# the environment; the one place that knows how, for make, pip and the port.
+# Builds the two C programs into a directory: sh helper/build.sh DIRECTORY.  CC,
+# CFLAGS and TARGET_OS from the environment; the one place that knows how, for
+# make, pip and the port.
 set -eu
 here=$(dirname "$0")
-out=$1
+out=$1/jailprobe
 cc=${CC:-cc}
 if ! command -v "${cc%% *}" >/dev/null 2>&1; then
 	echo "jaildaemon: no C compiler ($cc); install the package gcc or clang" >&2
@@ -12,7 +13,7 @@ if ! command -v "${cc%% *}" >/dev/null 2>&1; then
 fi
 warnings="-Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes
 -Wwrite-strings -Wvla -Wformat=2"
-mkdir -p "$(dirname "$out")"
+mkdir -p "$1"
 case ${TARGET_OS:-$(uname -s)} in
 Linux)
 	if ! printf '#include <linux/seccomp.h>\n' | $cc -E - >/dev/null 2>&1; then
@@ -38,5 +39,9 @@ FreeBSD)
 	exit 1
 	;;
 esac
-chmod 755 "$out.new"
-mv "$out.new" "$out"
+# shellcheck disable=SC2086
+$cc -std=gnu11 -O2 $warnings ${CFLAGS:-} -o "$1/jailoutput.new" "$here/output.c"
+for program in jailprobe jailoutput; do
+	chmod 755 "$1/$program.new"
+	mv "$1/$program.new" "$1/$program"
+done

@@ -80,7 +80,7 @@ def reserve_helper_descriptors() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """How a process ended: by a signal, or with an exit status."""
+    """How a process ended: by a signal, or with an exit status; neither is known of a stranger."""
 
     signal: int | None
     status: int | None
@@ -88,7 +88,7 @@ class Death:
     def __str__(self) -> str:
         """Return it as `list` and the log show it."""
         if self.signal is None:
-            return f"exit {self.status}"
+            return "with an unknown status" if self.status is None else f"exit {self.status}"
         try:
             return signal.Signals(self.signal).name
         except ValueError:
@@ -123,8 +123,38 @@ class Jail(abc.ABC):
         """Say whether this very jail still runs."""
 
     @abc.abstractmethod
+    def identity(self) -> dict[str, object]:
+        """Return what a later daemon needs to tell whether it is this very jail: JSON."""
+
+    @abc.abstractmethod
+    def unsettled(self) -> str | None:
+        """Say why it is ending or has ended; None while it lives on with processes of its own."""
+
+    @abc.abstractmethod
     def close(self) -> None:
         """Give back what the handle holds."""
+
+
+class EndedJail(Jail):
+    """A jail that is no more, for what of it still goes on: a command it started."""
+
+    def __init__(self, name: str, key: str) -> None:
+        self.name, self.key, self.number = name, key, 0
+
+    def alive(self) -> bool:
+        """Say no."""
+        return False
+
+    def identity(self) -> dict[str, object]:
+        """Return what no jail has."""
+        return {}
+
+    def unsettled(self) -> str | None:
+        """Say that it has ended."""
+        return "the jail has ended"
+
+    def close(self) -> None:
+        """Hold nothing, give back nothing."""
 
 
 class ArmingError(JaildaemonError):
@@ -162,6 +192,13 @@ class Watcher(abc.ABC):
         """Reap our child `pid` when it has ended, then call `ended`.
 
         Safe however early it ends: an unreaped child keeps its pid.
+        """
+
+    @abc.abstractmethod
+    def watch_other(self, pid: int, ended: Callable[[Death], None]) -> None:
+        """Call `ended` when `pid`, which is not our child, has ended.
+
+        How it ended may be unknown: a Death of None and None (Linux).
         """
 
     @abc.abstractmethod
@@ -206,6 +243,22 @@ class Backend(abc.ABC):
     """One kernel's jails and probes."""
 
     watcher: Watcher
+    signals: dict[str, int]
+    """The numbers of the signals that a rule may have."""
+    state_directory: str
+    """Where a daemon at the default socket keeps its state."""
+
+    @abc.abstractmethod
+    def boot_id(self) -> str:
+        """Return what tells this boot of the system from any other."""
+
+    @abc.abstractmethod
+    def recover(self, identity: dict[str, object]) -> Jail:
+        """Return the very jail that had this identity in this boot; NoSuchJail says why not."""
+
+    @abc.abstractmethod
+    def find_run(self, run: str, pid: int | None) -> int | None:
+        """Return the pid of the shell that runs `run` (JAILDAEMON_RUN), if it still lives."""
 
     @abc.abstractmethod
     def resolve(self, text: str) -> Jail:

@@ -122,7 +122,8 @@ class LinuxJail(Jail):
     def __init__(self, pid: int, pidfd: int, space: Namespace) -> None:
         self.number, self.name = pid, str(pid)
         self.pidfd, self.space = pidfd, space
-        self.key = f"{pid}@{_start_time(pid)}"
+        self.start = _start_time(pid)
+        self.key = f"{pid}@{self.start}"
         self.join = 0
         for kind, flag in NAMESPACES.items():
             theirs = _namespace(pid, kind)
@@ -142,6 +143,14 @@ class LinuxJail(Jail):
         except (ProcessLookupError, FileNotFoundError):
             return False
         return not state.startswith(("Z", "X"))
+
+    def identity(self) -> dict[str, object]:
+        """Return init's pid and start time: together unique within a boot."""
+        return {"pid": self.number, "start": self.start}
+
+    def unsettled(self) -> str | None:
+        """Say why it has ended: a PID namespace lives as long as its init."""
+        return None if self.alive() else "the container has ended"
 
     def close(self) -> None:
         """Close the pidfd."""
@@ -201,6 +210,9 @@ def sealed_image(path: Path) -> int:
 class LinuxBackend(Backend):
     """Probes in PID namespaces.  `helper` is the path of the helper's image."""
 
+    signals = {"HUP": signal.SIGHUP, "USR1": signal.SIGUSR1}
+    state_directory = "/var/lib/jaildaemon"
+
     def __init__(self, helper: Path) -> None:
         reserve_helper_descriptors()
         self.watcher = LinuxWatcher()
@@ -259,6 +271,37 @@ class LinuxBackend(Backend):
         except BaseException:
             os.close(pidfd)
             raise
+
+    def boot_id(self) -> str:
+        """Return /proc/sys/kernel/random/boot_id (random(4))."""
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+    def recover(self, identity: dict[str, object]) -> LinuxJail:
+        """Find the init with that pid and that start time."""
+        pid, start = identity.get("pid"), identity.get("start")
+        try:
+            if not isinstance(pid, int) or _start_time(pid) != start:
+                raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+            jail = self.resolve(str(pid))
+        except (FileNotFoundError, ProcessLookupError) as error:
+            raise NoSuchJail("attach", str(pid), "the container has ended") from error
+        if (jail.number, jail.start) != (pid, start):
+            jail.close()
+            raise NoSuchJail("attach", str(pid), "the container has ended")
+        return jail
+
+    def find_run(self, run: str, pid: int | None) -> int | None:
+        """Look for the session leader with JAILDAEMON_RUN in its environment (proc(5))."""
+        wanted = f"JAILDAEMON_RUN={run}".encode()
+        pids = [pid] if pid else [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+        for candidate in pids:
+            try:
+                words = Path(f"/proc/{candidate}/environ").read_bytes().split(b"\0")
+                if wanted in words and os.getsid(candidate) == candidate:
+                    return candidate
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                continue  # it ended between the listing and the look, or is none of ours
+        return None
 
     def spawn(self, jail: Jail, title: str, uid: int, gid: int) -> Spawned:
         """Start stage 1 of helper_linux.c, its parameters already in the pipe."""

@@ -68,6 +68,22 @@ class LinuxWatcher(Watcher):
         self._calls[pidfd] = lambda: self._reap(pid, ended, RETRY_SECONDS)
         self._epoll.register(pidfd, select.EPOLLIN)
 
+    def watch_other(self, pid: int, ended: Callable[[Death], None]) -> None:
+        """Call `ended` when `pid`, which is not our child, has ended; how is not known."""
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self.call_in(0, lambda: ended(Death(None, None)))
+            return
+
+        def gone() -> None:
+            if _readable(pidfd):
+                self.unwatch_fd(pidfd)
+                os.close(pidfd)
+                ended(Death(None, None))
+
+        self.watch_fd(pidfd, gone)
+
     def signal_process(self, pid: int, signum: int) -> None:
         """Signal a watched process.  One that has ended already is left alone."""
         # Not reaped yet, so the number is still its own, and a zombie takes any signal.

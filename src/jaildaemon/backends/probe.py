@@ -48,7 +48,7 @@ class Probe:
             spawned = self._backend.spawn(self._jail, title, uid, gid)
         except OSError as error:
             why = f"the helper cannot be started: {error.strerror}"
-            self._fail(ArmingError(_ATTACH, self._jail.name, why))
+            self.fail(ArmingError(_ATTACH, self._jail.name, why))
             return
         self._status_fd, self._go_fd = spawned.status_fd, spawned.go_fd
         self.pid = spawned.probe_pid
@@ -56,11 +56,16 @@ class Probe:
         self._watcher.watch_fd(self._status_fd, self._read_status)
         self._deadline = self._watcher.call_in(ARMING_SECONDS, self._too_late)
 
+    def adopt(self, pid: int) -> None:
+        """Take up a probe that was armed before the daemon replaced itself by exec."""
+        self.pid, self._armed = pid, True
+        self._watch(pid)
+
     def kill(self) -> None:
         """End it, armed or not; the owner hears `ended` or `failed` when it is reaped."""
-        self._fail(ArmingError(_ATTACH, self._jail.name, "withdrawn before it was armed"))
+        self.fail(ArmingError(_ATTACH, self._jail.name, "withdrawn before it was armed"))
 
-    def _fail(self, error: JaildaemonError) -> None:
+    def fail(self, error: JaildaemonError) -> None:
         """End what there is, and keep the first reason."""
         self._error = self._error or error
         self._close_pipes()
@@ -72,7 +77,7 @@ class Probe:
     def _too_late(self) -> None:
         self._deadline = None
         why = f"the helper was not done after {ARMING_SECONDS:.0f} s"
-        self._fail(ArmingError(_ATTACH, self._jail.name, why))
+        self.fail(ArmingError(_ATTACH, self._jail.name, why))
 
     def _watch(self, pid: int) -> None:
         self._alive.add(pid)
@@ -94,7 +99,7 @@ class Probe:
             elif not untrusted:
                 raise ArmingError(_ATTACH, self._jail.name, "the helper ended without a report")
         except JaildaemonError as error:
-            self._fail(error)
+            self.fail(error)
 
     def _take_record(self, kind: int, step: int, _zero: int, value: int) -> None:
         if kind == RECORD_PID and self.pid is None:

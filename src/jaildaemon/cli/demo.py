@@ -59,6 +59,7 @@ def _daemon(directory: Path) -> Iterator[str]:
     """Run a private daemon; gives its socket."""
     socket = str(directory / "pipe")
     arguments = ["-D", "-F", "-f", socket, "-p", str(directory / "pid")]
+    arguments += ["--state-dir", str(directory / "state")]
     daemon = subprocess.Popen([*SELF, *arguments], stderr=subprocess.PIPE, text=True)
     assert daemon.stderr is not None
     try:

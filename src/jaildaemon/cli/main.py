@@ -34,7 +34,8 @@ def _original(arguments: list[str]) -> int:
     if wish.daemon:
         from jaildaemon.daemon import service
 
-        return service.start(wish.pidfile, wish.socket, foreground=wish.foreground)
+        places = service.Places(wish.pidfile, wish.socket, wish.state, options.SOCKET)
+        return service.start(places, foreground=wish.foreground)
     return _attach(wish)
 
 

@@ -13,13 +13,16 @@ SOCKET = "/var/run/jaildaemon.pipe"
 PIDFILE = "/var/run/jaildaemon.pid"
 
 USAGE = """\
-usage: jaildaemon -D [-F] [-p pidfile] [-f ipcsockpath]
+usage: jaildaemon -D [-F] [-p pidfile] [-f ipcsockpath] [--state-dir directory]
        jaildaemon -c command -j jid [-rR] [-u uid] [-g gid] [-t proctitle]
                   [-f ipcsockpath]
        jaildaemon subcommand ...
 """
 
-_LONG = ["help", "version", "replace", "respawn=", "uid=", "gid="]
+_TEXTS = ("respawn", "signal", "limit", "cooldown", "timeout", "settle", "run-as")
+"""Fields of the policy that the daemon checks, as it checks them in files."""
+_LONG = ["help", "version", "replace", "state-dir=", "uid=", "gid=", "concurrency="]
+_LONG += [f"{name}=" for name in _TEXTS]
 _WHAT = ""
 
 
@@ -33,6 +36,7 @@ class Options:
         self.jail: str | None = None
         self.title: str | None = None
         self.socket, self.pidfile = SOCKET, PIDFILE
+        self.state: str | None = None
         self.policy: dict[str, object] = {}
 
 
@@ -66,12 +70,12 @@ def _utility(options: Options, pairs: list[tuple[str, str]]) -> None:
                 options.policy["uid"] = _number(option, value)
             case "-g" | "--gid":
                 options.policy["gid"] = _number(option, value)
-            case "--respawn":
-                if value not in ("no", "after", "now"):
-                    raise UsageError(_WHAT, option, f'{value!r} is none of "no", "after", "now"')
-                options.policy["respawn"] = value
+            case "--concurrency":
+                options.policy["concurrency"] = _number(option, value)
             case "--replace":
                 options.replace = True
+            case _ if option.removeprefix("--") in _TEXTS:
+                options.policy[option.removeprefix("--").replace("-", "_")] = value
     given = {option for option, _ in pairs}
     if "-R" in given:
         options.policy["respawn"] = "now"
@@ -104,6 +108,8 @@ def parse(arguments: list[str]) -> Options:
             options.socket = value
         elif option == "-p" and options.daemon:
             options.pidfile = value
+        elif option == "--state-dir" and options.daemon:
+            options.state = value
     if not options.daemon:
         _utility(options, pairs)
     return options

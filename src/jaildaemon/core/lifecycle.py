@@ -17,12 +17,16 @@
 #   ARMING       a later probe is on its way
 #   ARMED        a probe stands in the jail
 #   RUNNING      no probe; one follows when a run ends
+#   RESTING      no probe; one follows when the limit or the cooldown allows
 #   FAILING      no probe; arming failed, another try follows
+#   HOLDING      the probe is being killed, because the rule is to be held
+#   HELD         no probe; one follows when the rule is released
 #   WITHDRAWING  the probe is being killed; what it still reports starts nothing
 #   GONE         no probe will follow; the rule is forgotten with its last run
 #
 # Runs are counted beside the phase, for under Respawn.NOW they go on through
-# any of them.  "Never two visible probes of one rule" holds because ARM is an
+# any of them.  A run counts from its trigger on, also while it settles or waits
+# in the queue: what becomes of it until its end is core/fleet.py's.  "Never two visible probes of one rule" holds because ARM is an
 # action only of cells whose phase has no probe.
 """The life of a rule as a table: (phase, event) -> (phase, actions)."""
 
@@ -40,7 +44,10 @@ class Phase(enum.Enum):
     ARMING = "arming"
     ARMED = "armed"
     RUNNING = "running"
+    RESTING = "resting"
     FAILING = "failing"
+    HOLDING = "holding"
+    HELD = "held"
     WITHDRAWING = "withdrawing"
     GONE = "gone"
 
@@ -60,12 +67,24 @@ class Event(enum.Enum):
     """The probe died of the signal, and another follows when a run ends."""
     TRIGGER_NEXT = "trigger_next"
     """The probe died of the signal, and another follows at once."""
+    TRIGGER_REST = "trigger_rest"
+    """The probe died of the signal, and another follows when the limit allows."""
     DIED = "died"
     """The probe died of anything else."""
     RUN_ENDED = "run_ended"
-    """A run ended, or its command could not be started."""
+    """A run ended, or never started; a probe may follow at once."""
+    RUN_ENDED_REST = "run_ended_rest"
+    """A run ended; a probe may follow when the limit or the cooldown allows."""
+    RESTED = "rested"
+    """The wait for the limit or the cooldown is over."""
     RETRY = "retry"
     """The wait after FAILED is over."""
+    HOLD = "hold"
+    """The administrator, or the breaker, holds the rule."""
+    RELEASE = "release"
+    """The administrator releases it, and no run is in the way of a probe."""
+    RELEASE_WAIT = "release_wait"
+    """The administrator releases it; a probe follows when a run ends."""
     DETACH = "detach"
     """The host's administrator, or the end of the daemon, withdraws the rule."""
 
@@ -74,13 +93,15 @@ class Action(enum.Enum):
     """What the effects must do, in the order given."""
 
     START = "start"
-    """Start the command, once."""
+    """Take up one run: start its command, or let it settle or queue first."""
     ARM = "arm"
     """Start arming a probe."""
     KILL = "kill"
     """Kill the probe, or stop the arming, and report how it ended."""
     BACKOFF = "backoff"
     """Report RETRY after a growing delay."""
+    REST = "rest"
+    """Report RESTED when the limit and the cooldown allow a trigger again."""
     IGNORE = "ignore"
     """Record that a trigger came too late to count."""
 
@@ -103,9 +124,10 @@ def _row(**cells: Cell) -> dict[Event, Cell]:
 
 
 _NEW, _ARMING, _ARMED = Phase.NEW, Phase.ARMING, Phase.ARMED
-_RUNNING, _FAILING = Phase.RUNNING, Phase.FAILING
+_RUNNING, _RESTING, _FAILING = Phase.RUNNING, Phase.RESTING, Phase.FAILING
+_HOLDING, _HELD = Phase.HOLDING, Phase.HELD
 _WITHDRAWING, _GONE = Phase.WITHDRAWING, Phase.GONE
-_START, _ARM, _KILL, _BACKOFF, _IGNORE = Action
+_START, _ARM, _KILL, _BACKOFF, _REST, _IGNORE = Action
 
 TABLE: Table = {
     _NEW: _row(
@@ -116,9 +138,15 @@ TABLE: Table = {
         trigger_last=None,
         trigger_wait=None,
         trigger_next=None,
+        trigger_rest=None,
         died=None,
         run_ended=None,
+        run_ended_rest=None,
+        rested=None,
         retry=None,
+        hold=None,
+        release=None,
+        release_wait=None,
         detach=(_WITHDRAWING, (_KILL,)),
     ),
     _ARMING: _row(
@@ -128,9 +156,15 @@ TABLE: Table = {
         trigger_last=None,
         trigger_wait=None,
         trigger_next=None,
+        trigger_rest=None,
         died=None,
         run_ended=(_ARMING, ()),
+        run_ended_rest=(_ARMING, ()),
+        rested=None,
         retry=None,
+        hold=(_HOLDING, (_KILL,)),
+        release=None,
+        release_wait=None,
         detach=(_WITHDRAWING, (_KILL,)),
     ),
     _ARMED: _row(
@@ -141,10 +175,16 @@ TABLE: Table = {
         trigger_last=(_GONE, (_START,)),
         trigger_wait=(_RUNNING, (_START,)),
         trigger_next=(_ARMING, (_START, _ARM)),
+        trigger_rest=(_RESTING, (_START, _REST)),
         # Killing the probe is how a rule is disarmed from inside the jail.
         died=(_GONE, ()),
         run_ended=(_ARMED, ()),
+        run_ended_rest=(_ARMED, ()),
+        rested=None,
         retry=None,
+        hold=(_HOLDING, (_KILL,)),
+        release=None,
+        release_wait=None,
         detach=(_WITHDRAWING, (_KILL,)),
     ),
     _RUNNING: _row(
@@ -154,9 +194,33 @@ TABLE: Table = {
         trigger_last=None,
         trigger_wait=None,
         trigger_next=None,
+        trigger_rest=None,
         died=None,
         run_ended=(_ARMING, (_ARM,)),
+        run_ended_rest=(_RESTING, (_REST,)),
+        rested=None,
         retry=None,
+        hold=(_HELD, ()),
+        release=None,
+        release_wait=None,
+        detach=(_GONE, ()),
+    ),
+    _RESTING: _row(
+        armed=None,
+        failed=None,
+        lost=None,
+        trigger_last=None,
+        trigger_wait=None,
+        trigger_next=None,
+        trigger_rest=None,
+        died=None,
+        run_ended=(_RESTING, ()),
+        run_ended_rest=(_RESTING, ()),
+        rested=(_ARMING, (_ARM,)),
+        retry=None,
+        hold=(_HELD, ()),
+        release=None,
+        release_wait=None,
         detach=(_GONE, ()),
     ),
     _FAILING: _row(
@@ -166,9 +230,53 @@ TABLE: Table = {
         trigger_last=None,
         trigger_wait=None,
         trigger_next=None,
+        trigger_rest=None,
         died=None,
         run_ended=(_FAILING, ()),
+        run_ended_rest=(_FAILING, ()),
+        rested=None,
         retry=(_ARMING, (_ARM,)),
+        # What the timers report later is not for a held rule: they are cancelled.
+        hold=(_HELD, ()),
+        release=None,
+        release_wait=None,
+        detach=(_GONE, ()),
+    ),
+    _HOLDING: _row(
+        armed=None,
+        failed=(_HELD, ()),
+        lost=(_GONE, ()),
+        trigger_last=(_HELD, (_IGNORE,)),
+        trigger_wait=(_HELD, (_IGNORE,)),
+        trigger_next=(_HELD, (_IGNORE,)),
+        trigger_rest=(_HELD, (_IGNORE,)),
+        # By KILL, as a rule: whatever it was, it was no trigger.
+        died=(_HELD, ()),
+        run_ended=(_HOLDING, ()),
+        run_ended_rest=(_HOLDING, ()),
+        rested=None,
+        retry=None,
+        hold=(_HOLDING, ()),
+        release=None,
+        release_wait=None,
+        detach=(_WITHDRAWING, ()),
+    ),
+    _HELD: _row(
+        armed=None,
+        failed=None,
+        lost=None,
+        trigger_last=None,
+        trigger_wait=None,
+        trigger_next=None,
+        trigger_rest=None,
+        died=None,
+        run_ended=(_HELD, ()),
+        run_ended_rest=(_HELD, ()),
+        rested=None,
+        retry=None,
+        hold=(_HELD, ()),
+        release=(_ARMING, (_ARM,)),
+        release_wait=(_RUNNING, ()),
         detach=(_GONE, ()),
     ),
     _WITHDRAWING: _row(
@@ -179,9 +287,15 @@ TABLE: Table = {
         trigger_last=(_GONE, (_IGNORE,)),
         trigger_wait=(_GONE, (_IGNORE,)),
         trigger_next=(_GONE, (_IGNORE,)),
+        trigger_rest=(_GONE, (_IGNORE,)),
         died=(_GONE, ()),
         run_ended=(_WITHDRAWING, ()),
+        run_ended_rest=(_WITHDRAWING, ()),
+        rested=None,
         retry=None,
+        hold=None,
+        release=None,
+        release_wait=None,
         detach=(_WITHDRAWING, ()),
     ),
     _GONE: _row(
@@ -191,9 +305,15 @@ TABLE: Table = {
         trigger_last=None,
         trigger_wait=None,
         trigger_next=None,
+        trigger_rest=None,
         died=None,
         run_ended=(_GONE, ()),
+        run_ended_rest=(_GONE, ()),
+        rested=None,
         retry=None,
+        hold=None,
+        release=None,
+        release_wait=None,
         detach=(_GONE, ()),
     ),
 }
@@ -213,23 +333,27 @@ class Life:
         return self.phase is Phase.GONE and self.runs == 0
 
 
-def sort_trigger(policy: Policy, runs: int) -> Event:
-    """Return what a trigger is to a rule with `runs` in progress before it."""
+def sort_trigger(policy: Policy, runs: int, wait: float) -> Event:
+    """Return what a trigger is to a rule with `runs` in progress before it.
+
+    `wait` is in how many seconds the limit allows one more after it.
+    """
     if policy.respawn is Respawn.NO:
         return Event.TRIGGER_LAST
-    if policy.respawn is Respawn.NOW and runs + 1 < policy.concurrency:
-        return Event.TRIGGER_NEXT
-    return Event.TRIGGER_WAIT
+    if policy.respawn is Respawn.AFTER or policy.cooldown or runs + 1 >= policy.concurrency:
+        return Event.TRIGGER_WAIT
+    return Event.TRIGGER_REST if wait else Event.TRIGGER_NEXT
 
 
 def step(life: Life, event: Event, table: Table = TABLE) -> tuple[Life, tuple[Action, ...]]:
     """Return the life after `event`, and what must be done; IllegalEvent if it cannot be."""
     cell = table[life.phase][event]
-    if cell is None or (event is Event.RUN_ENDED and life.runs == 0):
+    ended = event in (Event.RUN_ENDED, Event.RUN_ENDED_REST)
+    if cell is None or (ended and life.runs == 0):
         msg = f"{event.name} in phase {life.phase.name} with {life.runs} runs"
         raise IllegalEvent(msg)
     phase, actions = cell
-    runs = life.runs + (Action.START in actions) - (event is Event.RUN_ENDED)
+    runs = life.runs + (Action.START in actions) - ended
     failures = {Event.FAILED: life.failures + 1, Event.ARMED: 0}.get(event, life.failures)
     return Life(phase, runs, failures), actions
 

@@ -5,9 +5,11 @@ Values are checked where they are made; a bad one cannot exist.
 """
 
 import enum
+import re
 from dataclasses import dataclass
 
 from jaildaemon.core import text
+from jaildaemon.core.limits import Limit, format_duration, parse_duration, parse_limit
 from jaildaemon.errors import Refused
 
 
@@ -25,6 +27,9 @@ class Respawn(enum.Enum):
 CONCURRENCY_NOW = 8
 """Runs of one rule at a time under Respawn.NOW.  At the cap no probe stands in
 the jail until a run ends, so a storm of signals ends in "no process"."""
+MAX_CONCURRENCY = 64
+DEFAULT_LIMIT = Limit(30, 60.0)
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
 
 
 def _check(what: str, problem: str | None) -> None:
@@ -34,21 +39,85 @@ def _check(what: str, problem: str | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How often the command may run, and who may ring; uid and gid as in the jail."""
+    """How often the command may run, as whom, and who may ring; times in seconds.
+
+    uid and gid are the probe's, as in the jail; run_as is a user of the host.
+    """
 
     respawn: Respawn = Respawn.NO
     uid: int = 0
     gid: int = 0
+    signal: str = "HUP"
+    limit: Limit | None = DEFAULT_LIMIT
+    cooldown: float = 0.0
+    timeout: float | None = None
+    settle: float = 0.0
+    concurrency: int = 1
+    run_as: str = "root"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
         _check(f"uid {self.uid}", text.id_problem(self.uid))
         _check(f"gid {self.gid}", text.id_problem(self.gid))
+        if not 1 <= self.concurrency <= MAX_CONCURRENCY:
+            _check(f"concurrency {self.concurrency}", f"is not from 1 to {MAX_CONCURRENCY}")
+        if self.signal not in ("HUP", "USR1"):
+            _check(f"signal {text.shown(self.signal)}", "is neither HUP nor USR1")
+        if not _USER.fullmatch(self.run_as):
+            _check(f"run_as {text.shown(self.run_as)}", "is no user name")
 
-    @property
-    def concurrency(self) -> int:
-        """How many runs of the rule there may be at once."""
-        return CONCURRENCY_NOW if self.respawn is Respawn.NOW else 1
+    def texts(self) -> dict[str, object]:
+        """Return it as Policy of org.jaildaemon.varlink: every field, durations as written."""
+        return {
+            "respawn": self.respawn.value,
+            "uid": self.uid,
+            "gid": self.gid,
+            "signal": self.signal,
+            "limit": "none" if self.limit is None else str(self.limit),
+            "cooldown": format_duration(self.cooldown),
+            "timeout": "none" if self.timeout is None else format_duration(self.timeout),
+            "settle": format_duration(self.settle),
+            "concurrency": self.concurrency,
+            "run_as": self.run_as,
+        }
+
+
+def make_policy(  # noqa: PLR0913 - the fields of a Policy
+    *,
+    respawn: str | None = None,
+    uid: int | None = None,
+    gid: int | None = None,
+    signal: str | None = None,
+    limit: str | None = None,
+    cooldown: str | None = None,
+    timeout: str | None = None,
+    settle: str | None = None,
+    concurrency: int | None = None,
+    run_as: str | None = None,
+) -> Policy:
+    """Return the policy that the texts name, absent ones at their defaults; Refused."""
+    try:
+        when = Respawn(respawn or "no")
+    except ValueError:
+        raise Refused("attach", f"respawn {respawn!r}", 'is none of "no", "after", "now"') from None
+    if concurrency is None:
+        concurrency = CONCURRENCY_NOW if when is Respawn.NOW else 1
+    field = ""
+    try:
+        field = "limit"
+        rate = DEFAULT_LIMIT if limit is None else parse_limit(limit)
+        field = "cooldown"
+        rest = parse_duration(cooldown or "0s")
+        field = "timeout"
+        longest = None if timeout in (None, "none") else parse_duration(timeout or "")
+        field = "settle"
+        quiet = parse_duration(settle or "0s")
+    except ValueError as error:
+        raise Refused("attach", field, str(error)) from None
+    return Policy(
+        when, uid or 0, gid or 0, signal or "HUP", rate, rest, longest, quiet, concurrency,
+        run_as or "root",
+    )
 
 
 @dataclass(frozen=True, slots=True)

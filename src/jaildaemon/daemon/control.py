@@ -10,7 +10,7 @@ import socket
 
 from jaildaemon.backends.base import Backend, Peer
 from jaildaemon.core import wire
-from jaildaemon.daemon.keeper import Log
+from jaildaemon.daemon.journal import Log
 from jaildaemon.daemon.methods import Call, Methods, Parameters
 from jaildaemon.daemon.schema import BadParameter
 from jaildaemon.errors import JaildaemonError, NotPermitted

@@ -8,6 +8,7 @@ import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 from jaildaemon.backends.base import Backend
 from jaildaemon.core import wire
@@ -171,3 +172,39 @@ class ControlSocket:
             if os.path.samestat(self._made, os.lstat(self.path)):
                 os.unlink(self.path)
         self._lock.remove()
+
+
+def state_directory(default: str, socket_path: str, default_socket: str) -> Path:
+    """Return where a daemon at `socket_path` keeps its state, so that a second one just works."""
+    if socket_path == default_socket:
+        return Path(default)
+    return Path(default) / "by-socket" / quote(socket_path, safe="")
+
+
+class StateDirectory:
+    """The daemon's state: its own directory, mode 0700, locked while it lives."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with _umask(0o077):
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise _refuse(str(path), error, "--state-dir names another directory") from error
+        try:
+            found = os.fstat(self._fd)
+            if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+                why = "must belong to us, and nobody else may write there"
+                raise Refused(_START, str(path), why)
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._fd)
+            raise Refused(_START, str(path), "another jaildaemon keeps its state here") from None
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def release(self) -> None:
+        """Unlock it; what is in it stays."""
+        os.close(self._fd)

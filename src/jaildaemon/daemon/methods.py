@@ -2,18 +2,18 @@
 """The methods of org.jaildaemon, and the rules they work on."""
 
 import os
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from jaildaemon import __version__
-from jaildaemon.backends.base import Backend, Jail, Peer
+from jaildaemon.backends.base import Peer
 from jaildaemon.core import wire
-from jaildaemon.core.fleet import Fleet, Member
+from jaildaemon.core.fleet import Member
 from jaildaemon.core.lifecycle import Phase
 from jaildaemon.daemon import schema
-from jaildaemon.daemon.keeper import Keeper, Log
+from jaildaemon.daemon.commands import check_user
+from jaildaemon.daemon.hub import Hub
 from jaildaemon.errors import JaildaemonError, NotPermitted, Refused
 
 Parameters = dict[str, object]
@@ -47,14 +47,12 @@ class Call:
 
 
 class Methods:
-    """Every rule's keeper, and what the control socket may ask of them."""
+    """What the control socket may ask of the hub."""
 
-    def __init__(self, backend: Backend, log: Log) -> None:
-        self._backend, self._log = backend, log
-        self._started = time.time()
-        self.fleet = Fleet(f"{int(self._started * 1000):x}-{os.getpid()}")
-        self._keepers: dict[str, Keeper] = {}
-        self._jails: dict[str, Jail] = {}
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self.fleet = hub.fleet
+        hub.changed = self._answer_waiting
         self._waiting: list[Callable[[], bool]] = []
         """Answers that wait for a change; each says whether it has been given."""
         self._table: dict[str, tuple[type, Callable[..., None]]] = {
@@ -108,21 +106,19 @@ class Methods:
     def attach(self, wish: schema.Attach, call: Call) -> None:
         """Arm a probe; the answer comes when it is armed."""
         policy = (wish.policy or schema.PolicyWish()).policy()
-        fresh = self._backend.resolve(wish.jail)
-        jail = self._jails.setdefault(fresh.key, fresh)
-        if jail is not fresh:
-            fresh.close()
+        check_user(policy.run_as)
+        hub = self._hub
+        jail = hub.resolve(wish.jail)
         try:
             old = self.fleet.of_jail(jail.key)
             member = self.fleet.add(wish.jail, jail.key, wish.title, wish.command, policy)
         except JaildaemonError:
-            self._forget_jail(jail.key)
+            hub.forget_jail(jail.key)
             raise
-        keeper = Keeper(self._backend, self.fleet, member, jail, self._log, self._changed)
-        self._keepers[member.rule.id] = keeper
-        self._log(f"{member.rule.id}: asked for by uid {call.peer.uid} pid {call.peer.pid}")
+        keeper = hub.keep(member, jail)
+        hub.log(f"{member.rule.id}: asked for by uid {call.peer.uid} pid {call.peer.pid}")
         # Nobody would know of the rule: do not leave it behind.
-        call.hung_up = keeper.detach
+        call.hung_up = lambda: hub.detach(member)
         replaced = [m for m in old if wish.replace and m.rule.title == wish.title]
 
         def armed_or_not() -> bool:
@@ -138,7 +134,7 @@ class Methods:
             return True
 
         self._waiting.append(armed_or_not)
-        keeper.start()
+        keeper.arm()
 
     def detach(self, wish: schema.Detach, call: Call) -> None:
         """Withdraw rules; the answer comes when their probes are gone."""
@@ -165,18 +161,18 @@ class Methods:
             {
                 "version": __version__,
                 "pid": os.getpid(),
-                "uptime_seconds": round(time.time() - self._started, 3),
+                "uptime_seconds": round(self._hub.now().steady - self._hub.started.steady, 3),
                 "rules": len(fleet.members),
                 "probes": fleet.count(Phase.ARMED),
-                "running": fleet.runs,
-                "queued": 0,
+                "running": fleet.running,
+                "queued": fleet.queued,
                 "triggers": fleet.triggers,
                 "refused": fleet.refused,
                 "warnings": [],
             }
         )
 
-    # --- the keepers -------------------------------------------------------------
+    # --- waiting for what was asked ------------------------------------------------
 
     def withdraw_all(self, done: Callable[[], None]) -> None:
         """Withdraw every rule; `done` when no probe is left.  Runs go on."""
@@ -191,24 +187,13 @@ class Methods:
 
         self._waiting.append(gone)
         for member in members:
-            keeper = self._keepers.get(member.rule.id)
-            if keeper is not None:
-                keeper.detach()
-        self._answer_waiting()
-
-    def _changed(self, keeper: Keeper) -> None:
-        if keeper.member.life.over and self._keepers.pop(keeper.member.rule.id, None):
-            self._forget_jail(keeper.jail.key)
+            self._hub.detach(member)
         self._answer_waiting()
 
     def _answer_waiting(self) -> None:
         # An answer may itself make another wait: look at each of today's once.
         waiting, self._waiting = self._waiting, []
         self._waiting += [given for given in waiting if not given()]
-
-    def _forget_jail(self, key: str) -> None:
-        if not self.fleet.of_jail(key):
-            self._jails.pop(key).close()
 
     def _of_jail(self, jail: str, title: str | None = None) -> list[Member]:
         """Return the rules of a jail, by what it was called at -j, its name or number."""
@@ -219,16 +204,11 @@ class Methods:
         ]
 
     def _names(self, member: Member) -> tuple[str, str, str]:
-        known = self._jails[member.jail_key]
+        known = self._hub.jails[member.jail_key]
         return member.rule.jail, known.name, str(known.number)
 
     def _rule(self, member: Member) -> Parameters:
-        keeper, rule = self._keepers[member.rule.id], member.rule
-        policy = {
-            "respawn": rule.policy.respawn.value,
-            "uid": rule.policy.uid,
-            "gid": rule.policy.gid,
-        }
+        keeper, rule = self._hub.keepers[member.rule.id], member.rule
         overlaps = [other.rule.id for other in self.fleet.overlapping(member)]
         warning = f"pkill -f may ring {', '.join(overlaps)} too" if overlaps else None
         return _present(
@@ -238,14 +218,14 @@ class Methods:
                 "jid": keeper.jail.number,
                 "title": rule.title,
                 "command": rule.command,
-                "policy": policy,
+                "policy": rule.policy.texts(),
                 "source": rule.source,
-                "state": member.shown.value,
+                "state": member.shown(self._hub.now()).value,
                 "reason": member.reason or warning,
                 "probe_pid": keeper.probe_pid,
                 "armed_at": stamp(member.armed_at),
                 "last_trigger": stamp(member.last_trigger),
-                "next_arming": stamp(member.retry_at),
+                "next_arming": stamp(member.next_arming),
                 "triggers": member.triggers,
                 "refused": member.refused,
             }

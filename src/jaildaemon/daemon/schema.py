@@ -11,8 +11,7 @@ import cattrs
 from cattrs.errors import ClassValidationError
 from cattrs.gen import make_dict_structure_fn
 
-from jaildaemon.core.rules import Policy, Respawn
-from jaildaemon.errors import Refused
+from jaildaemon.core.rules import Policy, make_policy
 
 T = TypeVar("T")
 
@@ -33,16 +32,8 @@ class PolicyWish:
     run_as: str | None = None
 
     def policy(self) -> Policy:
-        """Return the policy; Refused for a value that cannot be, or is not served yet."""
-        for name in ("signal", "limit", "cooldown", "timeout", "settle", "concurrency", "run_as"):
-            if getattr(self, name) is not None:
-                raise Refused("attach", f"policy.{name}", "is not supported by this version")
-        try:
-            respawn = Respawn(self.respawn or "no")
-        except ValueError:
-            why = 'is none of "no", "after", "now"'
-            raise Refused("attach", f"respawn {self.respawn!r}", why) from None
-        return Policy(respawn, self.uid or 0, self.gid or 0)
+        """Return the policy; Refused for a value that cannot be."""
+        return make_policy(**attrs.asdict(self))
 
 
 @attrs.frozen

@@ -10,14 +10,23 @@ import syslog
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import attrs
+
 from jaildaemon import __version__
 from jaildaemon.backends import this_system
 from jaildaemon.backends.base import Backend
 from jaildaemon.core.text import shown
 from jaildaemon.daemon.control import ControlServer
-from jaildaemon.daemon.files import ControlSocket, lock_pidfile
-from jaildaemon.daemon.keeper import Log
+from jaildaemon.daemon.files import (
+    ControlSocket,
+    StateDirectory,
+    lock_pidfile,
+    state_directory,
+)
+from jaildaemon.daemon.hub import Hub
+from jaildaemon.daemon.journal import Log
 from jaildaemon.daemon.methods import Methods
+from jaildaemon.daemon.recovery import recover
 from jaildaemon.errors import JaildaemonError
 
 WITHDRAW_SECONDS = 5.0
@@ -72,9 +81,13 @@ class _Signals:
 class Service:
     """One daemon."""
 
-    def __init__(self, backend: Backend, control: ControlSocket, log: Log) -> None:
+    def __init__(
+        self, backend: Backend, control: ControlSocket, state: Path, log: Log
+    ) -> None:
         self._backend, self._log = backend, log
-        self._methods = Methods(backend, log)
+        self._hub = Hub(backend, state, log)
+        self._methods = Methods(self._hub)
+        recover(self._hub, {})
         self._server = ControlServer(backend, control.listener, self._methods, log)
         self._ending = self._over = False
         _Signals(
@@ -97,6 +110,7 @@ class Service:
             return
         self._ending = True
         self._log("ending: no new rules, withdrawing the probes")
+        self._hub.ending = True
         self._server.close()
         self._backend.watcher.call_in(WITHDRAW_SECONDS, self._finish)
         self._methods.withdraw_all(self._finish)
@@ -105,37 +119,53 @@ class Service:
         self._over = True
 
     def _log_status(self) -> None:
-        fleet = self._methods.fleet
+        fleet = self._hub.fleet
         self._log(
-            f"status: {len(fleet.members)} rules, {fleet.runs} running, "
+            f"status: {len(fleet.members)} rules, {fleet.running} running, "
             f"{fleet.triggers} triggers, {fleet.refused} refused"
         )
 
 
-@contextlib.contextmanager
-def _files(pidfile: str, socket_path: str, backend: Backend) -> Iterator[ControlSocket]:
-    """Lock and make our files, in the one right order; remove them at the end."""
-    control = ControlSocket(socket_path, backend)
-    try:
-        lock = lock_pidfile(pidfile)
-        try:
+@attrs.frozen
+class Places:
+    """Where a daemon keeps what it has: its pidfile, its socket, its state."""
+
+    pidfile: str
+    socket: str
+    state: str | None
+    default_socket: str
+
+    def absolute(self) -> "Places":
+        """Return them for a daemon that works in /."""
+        state = None if self.state is None else _absolute(self.state)
+        return attrs.evolve(
+            self, pidfile=_absolute(self.pidfile), socket=_absolute(self.socket), state=state
+        )
+
+    @contextlib.contextmanager
+    def taken(self, backend: Backend) -> Iterator[tuple[ControlSocket, Path]]:
+        """Lock and make our files, in the one right order; remove them at the end."""
+        with contextlib.ExitStack() as stack:
+            control = ControlSocket(self.socket, backend)
+            stack.callback(control.remove)
+            lock = lock_pidfile(self.pidfile)
+            stack.callback(lock.remove)
+            default = state_directory(backend.state_directory, self.socket, self.default_socket)
+            state = StateDirectory(default if self.state is None else Path(self.state))
+            stack.callback(state.release)
             lock.write_pid()
-            yield control
-        finally:
-            lock.remove()
-    finally:
-        control.remove()
+            yield control, state.path
 
 
-def serve(pidfile: str, socket_path: str, log: Log, ready: Ready) -> None:
+def serve(places: Places, log: Log, ready: Ready) -> None:
     """Be the daemon, in this process.  `ready` is called when the socket answers."""
     _default_signals()
     backend = this_system()
-    with _files(pidfile, socket_path, backend) as control:
-        service = Service(backend, control, log)
+    with places.taken(backend) as (control, state):
         os.chdir("/")
         os.umask(0o077)
-        log(f"version {__version__} serves {socket_path} as pid {os.getpid()}")
+        service = Service(backend, control, state, log)
+        log(f"version {__version__} serves {places.socket} as pid {os.getpid()}")
         ready()
         service.run()
         log("ended")
@@ -146,17 +176,17 @@ def _absolute(path: str) -> str:
     return str(Path(path).absolute())
 
 
-def start(pidfile: str, socket_path: str, *, foreground: bool) -> int:
+def start(places: Places, *, foreground: bool) -> int:
     """Start the daemon; return the exit code.
 
     In the background the caller returns when the socket answers, or when it is
     known why it never will: the child tells by a pipe.
     """
-    pidfile, socket_path = _absolute(pidfile), _absolute(socket_path)
+    places = places.absolute()
     # Whatever our parent left open is none of ours: it would stay open for years.
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     if foreground:
-        serve(pidfile, socket_path, log_to_stderr, lambda: None)
+        serve(places, log_to_stderr, lambda: None)
         return 0
     read_fd, write_fd = os.pipe()
     if os.fork() > 0:
@@ -182,7 +212,7 @@ def start(pidfile: str, socket_path: str, *, foreground: bool) -> int:
 
     syslog.openlog("jaildaemon", syslog.LOG_PID, syslog.LOG_DAEMON)
     try:
-        serve(pidfile, socket_path, log_to_syslog, ready)
+        serve(places, log_to_syslog, ready)
     except JaildaemonError as error:
         if told[0]:
             log_to_syslog(str(error))

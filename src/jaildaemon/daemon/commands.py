@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Starting a rule's command on the host, and keeping the end of its output.
+
+Nothing from the jail is in it: the command is the administrator's, the
+environment is built here, and no value in it was chosen inside.
+"""
+
+import functools
+import os
+import pwd
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from jaildaemon.backends.base import Backend, Death
+from jaildaemon.errors import Refused
+
+PATH = "/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
+RING_BYTES = 65536
+HEAD_BYTES = 8
+RETRY_SECONDS = 1.0
+OUTPUT_READER = Path(__file__).resolve().parent.parent / "libexec" / "jailoutput"
+
+
+@functools.cache
+def _account(name: str) -> pwd.struct_passwd:
+    # Once for each name: it may ask a directory server, and the daemon waits for none.
+    return pwd.getpwnam(name)
+
+
+def check_user(name: str) -> None:
+    """Refuse a run_as that the host does not know."""
+    try:
+        _account(name)
+    except KeyError:
+        raise Refused("attach", f"run_as {name}", "the host has no such user") from None
+
+
+def environment(home: str, values: dict[str, str]) -> dict[str, str]:
+    """Return the command's whole environment: three fixed values, and JAILDAEMON_*."""
+    return {
+        "PATH": PATH,
+        "HOME": home,
+        "LANG": "C.UTF-8",
+        **{f"JAILDAEMON_{name}": value for name, value in values.items()},
+    }
+
+
+def read_ring(path: Path) -> bytes:
+    """Return the output that helper/output.c kept in `path`."""
+    data = path.read_bytes()
+    total = int.from_bytes(data[:HEAD_BYTES], "little")
+    ring = data[HEAD_BYTES:]
+    if total <= len(ring):
+        return ring[:total]
+    at = total % RING_BYTES
+    return ring[at:] + ring[:at]
+
+
+class Command:
+    """One started command: its shell, and the reader of its output."""
+
+    def __init__(self, backend: Backend, ring: Path, *, pid: int = 0) -> None:
+        self._backend, self._ring, self.pid = backend, ring, pid
+        self._pipe_fd = -1
+
+    def start(
+        self, command: str, run_as: str, values: dict[str, str], ended: Callable[[Death], None]
+    ) -> None:
+        """Start `command` by sh(1) in a session of its own; OSError where it cannot be.
+
+        `ended` is called when the shell has ended, whoever still holds its output.
+        """
+        account = _account(run_as)
+        user: dict[str, object] = {}
+        if account.pw_uid != os.geteuid():
+            groups = os.getgrouplist(account.pw_name, account.pw_gid)
+            user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}
+        read_fd, write_fd = os.pipe()
+        try:
+            process = subprocess.Popen(  # type: ignore[call-overload]
+                ["/bin/sh", "-c", command],
+                stdin=subprocess.DEVNULL,
+                stdout=write_fd,
+                stderr=write_fd,
+                cwd="/",
+                env=environment(account.pw_dir, values),
+                start_new_session=True,
+                umask=0o022,
+                **user,
+            )
+        except BaseException:
+            os.close(read_fd)
+            raise
+        finally:
+            os.close(write_fd)
+        self.pid, self._pipe_fd = process.pid, read_fd
+
+        def reaped(death: Death) -> None:
+            # The watcher has reaped it: subprocess must not try to.
+            process.returncode = death.status if death.signal is None else -death.signal
+            ended(death)
+
+        self._backend.watcher.watch_process(process.pid, reaped)
+        self._backend.restore_limits(process.pid)
+        # After the command: what reads its output costs it no time.
+        self._start_reader()
+
+    def _start_reader(self) -> None:
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+            ring_fd = os.open(self._ring, flags, 0o600)
+        except OSError:
+            # No room for the output: it is read all the same, so that nobody blocks.
+            ring_fd = os.open(os.devnull, os.O_RDWR)
+        try:
+            reader = os.posix_spawn(
+                OUTPUT_READER,
+                ["jailoutput"],
+                {},
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, self._pipe_fd, 0),
+                    (os.POSIX_SPAWN_DUP2, ring_fd, 1),
+                    (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_RDWR, 0),
+                ],
+            )
+        except OSError:
+            # Until there is room for one more process, the pipe itself holds 64 KiB.
+            self._backend.watcher.call_in(RETRY_SECONDS, self._start_reader)
+            return
+        finally:
+            os.close(ring_fd)
+        os.close(self._pipe_fd)
+        self._pipe_fd = -1
+        self._backend.watcher.watch_process(reader, lambda _: None)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Signal the command's process group, while its shell lives."""
+        try:
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return  # its last member is a zombie, or (FreeBSD) all are
+
+    def output(self) -> bytes:
+        """Return what the command wrote so far, the last 64 KiB of it, and forget it."""
+        try:
+            data = read_ring(self._ring)
+            os.unlink(self._ring)
+        except FileNotFoundError:
+            return b""
+        return data

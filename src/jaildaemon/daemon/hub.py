@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The daemon's middle: the fleet decides, the keepers and the runner do, the journal keeps."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from jaildaemon.backends.base import Backend, Jail
+from jaildaemon.core.fleet import Act, Do, Fleet, Member, Now, Run, Stage
+from jaildaemon.core.lifecycle import Event, Phase
+from jaildaemon.daemon.journal import Journal, Log
+from jaildaemon.daemon.keeper import Keeper
+from jaildaemon.daemon.runner import Runner
+from jaildaemon.errors import Refused
+
+
+def now() -> Now:
+    """Return this instant."""
+    return Now(time.time(), time.monotonic())
+
+
+class Hub:
+    """Everything that a daemon keeps, but its socket."""
+
+    def __init__(self, backend: Backend, state: Path, log: Log) -> None:
+        self.backend, self.log = backend, log
+        self.started = now()
+        self.journal = Journal(state, log, now)
+        self.fleet = Fleet(f"{int(self.started.wall * 1000):x}-{os.getpid()}")
+        self.runner = Runner(self, state)
+        self.keepers: dict[str, Keeper] = {}
+        self.jails: dict[str, Jail] = {}
+        self.ending = False
+        """Set at the end of the daemon: nothing is armed or started, no rule is forgotten."""
+        self.changed: Callable[[], None] = lambda: None
+        """Called after every event."""
+
+    def now(self) -> Now:
+        """Return this instant."""
+        return now()
+
+    # --- events --------------------------------------------------------------------
+
+    def event(self, member: Member, event: Event) -> None:
+        """Report what happened to a rule."""
+        if event is Event.ARMED and member.life.phase is Phase.NEW and not self._record(member):
+            return
+        if member.life.phase in (Phase.RESTING, Phase.FAILING):
+            self.keepers[member.rule.id].settle_down()
+        self.perform(self.fleet.apply(member, event, now()))
+        self._after(member)
+
+    def trigger(self, member: Member) -> None:
+        """Report that a rule's probe died of its signal."""
+        self.perform(self.fleet.trigger(member, now()))
+        self._after(member)
+
+    def detach(self, member: Member) -> None:
+        """Withdraw a rule.  Its running commands go on; what has not started never will."""
+        if member.rule.id not in self.keepers:
+            return
+        for run in list(member.runs):
+            if run.stage is not Stage.RUNNING and not self.ending:
+                self.runner.refuse(run, "refused", "the rule was withdrawn")
+        if member.rule.id in self.keepers:
+            self.event(member, Event.DETACH)
+
+    def perform(self, todo: list[Do]) -> None:
+        """Carry out what the fleet decided."""
+        for do in todo:
+            if self.ending and do.act in (Act.ARM, Act.START, Act.SETTLE, Act.QUEUE):
+                continue
+            match do.act:
+                case Act.START:
+                    assert do.run is not None
+                    self.runner.start(do.run)
+                case Act.SETTLE:
+                    assert do.run is not None
+                    self.runner.settle(do.run)
+                case Act.QUEUE:
+                    assert do.run is not None
+                    self.runner.queue(do.run)
+                case _:
+                    self.keepers[do.member.rule.id].do(do.act)
+            self._after(do.member)
+
+    def _record(self, member: Member) -> bool:
+        """Write down a rule that is armed for the first time; else withdraw it."""
+        keeper, rule = self.keepers[member.rule.id], member.rule
+        try:
+            self.journal.write(
+                self.journal.record(
+                    "rule",
+                    rule=rule.id,
+                    jail=rule.jail,
+                    identity=keeper.jail.identity(),
+                    title=rule.title,
+                    command=rule.command,
+                    policy=rule.policy.texts(),
+                )
+            )
+        except OSError as error:
+            why = f"the journal cannot be written: {error.strerror}"
+            keeper.error = Refused("attach", rule.jail, why)
+            self.perform(self.fleet.apply(member, Event.ARMED, now()))
+            self.event(member, Event.DETACH)
+            return False
+        return True
+
+    def _after(self, member: Member) -> None:
+        rule = member.rule.id
+        known = self.journal.history.rules.get(rule)
+        if member.life.phase is Phase.GONE and not self.ending and known is not None:
+            if not known.record.get("gone"):
+                self.journal.keep(
+                    self.journal.record("unrule", rule=rule, reason=member.reason or "detached")
+                )
+        if member.life.over and self.keepers.pop(rule, None):
+            self.forget_jail(member.jail_key)
+        self.changed()
+
+    # --- jails -----------------------------------------------------------------------
+
+    def keep(self, member: Member, jail: Jail) -> Keeper:
+        """Make the keeper of a rule that the fleet has."""
+        keeper = Keeper(self, member, jail)
+        self.keepers[member.rule.id] = keeper
+        return keeper
+
+    def resolve(self, text: str) -> Jail:
+        """Return the jail that -j `text` means, one handle for all its rules."""
+        return self.share(self.backend.resolve(text))
+
+    def share(self, fresh: Jail) -> Jail:
+        """Return the handle in use for the same jail, or `fresh`."""
+        jail = self.jails.setdefault(fresh.key, fresh)
+        if jail is not fresh:
+            fresh.close()
+        return jail
+
+    def forget_jail(self, key: str) -> None:
+        """Close a jail's handle when no rule is left that needs it."""
+        if not self.fleet.of_jail(key):
+            jail = self.jails.pop(key, None)
+            if jail is not None:
+                jail.close()
+
+    def jail_of(self, run: Run) -> Jail:
+        """Return the jail of a run's rule."""
+        return self.jails[run.member.jail_key]
+
+

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The journal's file: read once at the start, then appended to, a write a decision.
+
+No fsync: what was written survives the daemon's death, not the host's, and
+across boots nothing is replayed.
+"""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from jaildaemon.core.fleet import Now
+from jaildaemon.core.journal import BadRecord, History, Record, decode, encode
+from jaildaemon.errors import Refused
+
+NAME = "journal.jsonl"
+OLD_NAME = "journal.1.jsonl"
+MAX_BYTES = 10_000_000
+"""Then a new journal is begun; the old one stays as OLD_NAME."""
+
+Log = Callable[[str], None]
+
+
+class Journal:
+    """The journal in `directory`, which is ours alone and locked."""
+
+    def __init__(self, directory: Path, log: Log, now: Callable[[], Now]) -> None:
+        self._directory, self._log, self._now = directory, log, now
+        self.history = History()
+        self._unwritten: list[Record] = []
+        """What could not be written: refusals that somebody will ask for."""
+        try:
+            self._fd = self._open(NAME)
+            self._size = self._load()
+        except OSError as error:
+            path = directory / NAME
+            raise Refused("start", str(path), f"the journal: {error.strerror}") from error
+
+    def _open(self, name: str) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(self._directory / name, flags, 0o600)
+
+    def _load(self) -> int:
+        """Read it all; return its size, a torn last line cut off."""
+        with os.fdopen(os.dup(self._fd), "rb") as file:
+            data = file.read()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            self._log(f"journal: cut off a torn line of {len(data) - whole} bytes")
+            os.ftruncate(self._fd, whole)
+        for number, line in enumerate(data[:whole].splitlines(), 1):
+            try:
+                self.history.read(decode(line))
+            except BadRecord as error:
+                # Fail closed: a record that cannot be read starts nothing.
+                self._log(f"journal: line {number} is skipped: {error}")
+        return whole
+
+    def record(self, kind: str, **values: object) -> Record:
+        """Return a record of `kind`, made now; what is None is left out."""
+        now = self._now()
+        present = {name: value for name, value in values.items() if value is not None}
+        return {"kind": kind, "t": round(now.wall, 3), "s": round(now.steady, 6), **present}
+
+    def write(self, *records: Record) -> None:
+        """Append `records` in one write, after what could not be written before; OSError."""
+        data = encode([*self._unwritten, *records])
+        written = os.write(self._fd, data)
+        if written < len(data):
+            # Half a line would be taken for a torn one, and what follows with it.
+            os.ftruncate(self._fd, self._size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._unwritten.clear()
+        self._size += written
+        for record in records:
+            self.history.read(dict(record))
+        if self._size > MAX_BYTES:
+            self._begin_anew()
+
+    def keep(self, record: Record) -> None:
+        """Write `record` now, or with the next that can be written."""
+        try:
+            self.write(record)
+        except OSError as error:
+            self._log(f"journal: {error.strerror}; kept in memory: {record['kind']}")
+            # Bounded: of a long standstill the first refusals tell enough.
+            if len(self._unwritten) < 1000:
+                self._unwritten.append(record)
+
+    def check(self) -> None:
+        """Raise OSError while nothing can be written."""
+        if self._unwritten:
+            self.write()
+
+    def _begin_anew(self) -> None:
+        """Replace the file by a new one with what still lives."""
+        boot = self.record("boot", boot=self.history.boot)
+        data = encode([boot, *self.history.snapshot()])
+        try:
+            new_fd = self._open(f"{NAME}.new")
+            os.ftruncate(new_fd, 0)
+            if os.write(new_fd, data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            path = self._directory / NAME
+            os.replace(path, self._directory / OLD_NAME)
+            os.replace(f"{path}.new", path)
+        except OSError as error:
+            self._log(f"journal: no new one could be begun: {error.strerror}")
+            return
+        os.close(self._fd)
+        self._fd, self._size = new_fd, len(data)

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What becomes of a trigger: settle, queue, start, timeout, end, each in the journal."""
+
+import signal
+
+from pathlib import Path
+from typing import Protocol
+
+from jaildaemon.backends.base import Backend, Death, Jail
+from jaildaemon.core.fleet import Do, Fleet, Now, Run
+from jaildaemon.core.text import shown
+from jaildaemon.daemon.commands import Command
+from jaildaemon.daemon.journal import Journal, Log
+
+KILL_SECONDS = 10.0
+"""After the timeout's TERM to the command's process group comes KILL."""
+TAIL_BYTES = 2000
+"""Of a run's output, for its record."""
+
+
+class Hub(Protocol):
+    """What the runner needs of the daemon."""
+
+    backend: Backend
+    fleet: Fleet
+    journal: Journal
+    log: Log
+
+    def now(self) -> Now:
+        """Return this instant."""
+
+    def perform(self, todo: list[Do]) -> None:
+        """Carry out what the fleet decided."""
+
+    def jail_of(self, run: Run) -> Jail:
+        """Return the jail of a run's rule."""
+
+
+class Runner:
+    """Every run of the daemon.  `rings` is the directory of their output."""
+
+    def __init__(self, hub: Hub, rings: Path) -> None:
+        self._hub, self._rings = hub, rings
+        self._commands: dict[str, Command] = {}
+        self._timeouts: dict[str, int] = {}
+        self._recorded: set[str] = set()
+        """Runs whose trigger is in the journal."""
+
+    def settle(self, run: Run) -> None:
+        """Wait, then see whether the jail still lives: its shutdown may have rung."""
+        if run.id not in self._recorded and not self._record_trigger(run):
+            return
+        seconds = run.member.rule.policy.settle
+
+        def settled() -> None:
+            if run not in run.member.runs:
+                return  # refused meanwhile
+            why = self._hub.jail_of(run).unsettled()
+            if why is None:
+                self._hub.perform(self._hub.fleet.settled(run))
+            else:
+                self.refuse(run, "refused", f"did not settle: {why}")
+
+        self._hub.backend.watcher.call_in(seconds, settled)
+
+    def recorded(self, run: Run) -> None:
+        """Take note that the run's trigger is in the journal already."""
+        self._recorded.add(run.id)
+
+    def queue(self, run: Run) -> None:
+        """Record the trigger; `start` follows when a place is free."""
+        if run.id not in self._recorded and self._record_trigger(run):
+            self._say(run, f"run {run.id} waits: {self._hub.fleet.running} commands run already")
+
+    def refuse(self, run: Run, kind: str, why: str) -> None:
+        """Let a run end that never started."""
+        self._recorded.discard(run.id)
+        self._hub.fleet.refuse(run.member)
+        self._say(run, f"run {run.id} {kind}: {why}")
+        self._keep(run, kind, reason=why)
+        self._end(run)
+
+    def start(self, run: Run) -> None:
+        """Start the command.  Its intent is in the journal first: at most once, always."""
+        journal, rule = self._hub.journal, run.member.rule
+        records = [journal.record("start", rule=rule.id, run=run.id)]
+        if run.id not in self._recorded:
+            records.insert(0, journal.record("trigger", rule=rule.id, run=run.id))
+        try:
+            journal.write(*records)
+        except OSError as error:
+            why = f"the journal cannot be written: {error.strerror}"
+            # Not from within the act: the fleet is still deciding.
+            self._hub.backend.watcher.call_in(0, lambda: self.refuse(run, "refused", why))
+            return
+        self._recorded.add(run.id)
+        jail = self._hub.jail_of(run)
+        values = {
+            "JID": str(jail.number),
+            "JAIL": jail.safe_name(),
+            "TITLE": rule.title or "",
+            "RULE": rule.id,
+            "RUN": run.id,
+        }
+        began = self._hub.now()
+        command = Command(self._hub.backend, self._rings / f"{run.id}.output")
+        try:
+            command.start(
+                rule.command,
+                rule.policy.run_as,
+                values,
+                lambda death: self._ended(run, death, began),
+            )
+        except (OSError, KeyError) as error:
+            why = f"/bin/sh cannot be started: {error}"
+            self._hub.backend.watcher.call_in(0, lambda: self.refuse(run, "refused", why))
+            return
+        self._commands[run.id] = command
+        self._watch_timeout(run, command)
+        self._keep(run, "pid", pid=command.pid)
+        what = shown(rule.command)
+        self._say(run, f"signal from jail {jail.name}; run {run.id} is pid {command.pid}: {what}")
+
+    def adopt(self, run: Run, pid: int) -> None:
+        """Take up a command that outlived the daemon that started it."""
+        command = Command(self._hub.backend, self._rings / f"{run.id}.output", pid=pid)
+        self._recorded.add(run.id)
+        self._commands[run.id] = command
+        began = run.triggered
+        self._hub.backend.watcher.watch_other(pid, lambda death: self._ended(run, death, began))
+        self._say(run, f"run {run.id} goes on as pid {pid}")
+
+    def _watch_timeout(self, run: Run, command: Command) -> None:
+        seconds = run.member.rule.policy.timeout
+        if seconds is None:
+            return
+        watcher = self._hub.backend.watcher
+
+        def terminate() -> None:
+            self._say(run, f"run {run.id} has not ended after {seconds:g} s: SIGTERM")
+            command.signal(signal.SIGTERM)
+            kill = watcher.call_in(KILL_SECONDS, lambda: command.signal(signal.SIGKILL))
+            self._timeouts[run.id] = kill
+
+        self._timeouts[run.id] = watcher.call_in(seconds, terminate)
+
+    def _ended(self, run: Run, death: Death, began: Now) -> None:
+        command = self._commands.pop(run.id)
+        if run.id in self._timeouts:
+            self._hub.backend.watcher.cancel(self._timeouts.pop(run.id))
+        seconds = round(self._hub.now().steady - began.steady, 3)
+        tail = command.output()[-TAIL_BYTES:].decode(errors="replace")
+        self._say(run, f"run {run.id} ended: {death} after {seconds:.3f} s")
+        self._keep(
+            run,
+            "end",
+            exit_status=death.status,
+            signal=death.signal,
+            duration_seconds=seconds,
+            output_tail=tail or None,
+        )
+        self._recorded.discard(run.id)
+        self._end(run)
+
+    def _end(self, run: Run) -> None:
+        self._hub.perform(self._hub.fleet.run_ended(run, self._hub.now()))
+
+    def _record_trigger(self, run: Run) -> bool:
+        journal = self._hub.journal
+        try:
+            journal.write(journal.record("trigger", rule=run.member.rule.id, run=run.id))
+        except OSError as error:
+            why = f"the journal cannot be written: {error.strerror}"
+            self._hub.backend.watcher.call_in(0, lambda: self.refuse(run, "refused", why))
+            return False
+        self._recorded.add(run.id)
+        return True
+
+    def _keep(self, run: Run, kind: str, **values: object) -> None:
+        journal = self._hub.journal
+        journal.keep(journal.record(kind, rule=run.member.rule.id, run=run.id, **values))
+
+    def _say(self, run: Run, what: str) -> None:
+        self._hub.log(f"{run.member.rule.id}: {what}")
+
+
