@@ -9,13 +9,14 @@ Every record has kind, t (seconds since the epoch) and s (seconds since the
 boot).  Beyond those, by kind:
 
   boot       boot (the system's boot id), version
-  rule       rule, jail, identity, title, command, policy; times and last_end
-             where a new journal was begun
+  rule       rule, jail, identity, title, command, policy; and where a new
+             journal was begun: times, triggers, refused, last_end, last_trigger
   unrule     rule, reason
   hold       rule, reason        release    rule
   trigger    rule, run           start      rule, run
   pid        run, pid            end        rule, run, exit_status or signal, ...
   refused, expired, interrupted  rule, run, reason
+  output     rule, run, output_tail
 """
 
 import json
@@ -71,6 +72,10 @@ class KnownRule:
     times: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_COUNT))
     """Its latest triggers, seconds since the boot."""
     last_end: float | None = None
+    last_trigger: float | None = None
+    """Seconds since the epoch."""
+    triggers: int = 0
+    refused: int = 0
     held: str | None = None
     runs: dict[str, OpenRun] = field(default_factory=dict)
 
@@ -82,7 +87,6 @@ class History:
         self.boot: str | None = None
         self.last_id = 0
         self.rules: dict[str, KnownRule] = {}
-        self.triggers = 0
 
     def read(self, record: Record) -> None:
         """Take the next record."""
@@ -105,6 +109,10 @@ class History:
             known.times.extend(_number(value) for value in times)
         if "last_end" in record:
             known.last_end = _number(record.pop("last_end"))
+        if "last_trigger" in record:
+            known.last_trigger = _number(record.pop("last_trigger"))
+        known.triggers = int(_number(record.pop("triggers", 0)))
+        known.refused = int(_number(record.pop("refused", 0)))
 
     def _boot(self, boot: str) -> None:
         if boot != self.boot:
@@ -124,14 +132,17 @@ class History:
         if kind == "trigger":
             known.runs[run] = OpenRun(run, _number(record.get("t")), seconds)
             known.times.append(seconds)
-            self.triggers += 1
+            known.last_trigger = _number(record.get("t"))
+            known.triggers += 1
         elif kind == "start" and run in known.runs:
             known.runs[run].started = True
         elif kind == "pid" and run in known.runs:
             known.runs[run].pid = int(_number(record.get("pid")))
         elif kind in ("end", "refused", "expired", "interrupted"):
-            if known.runs.pop(run, None) is not None and kind == "end":
+            was_open = known.runs.pop(run, None) is not None
+            if was_open and kind == "end":
                 known.last_end = seconds
+            known.refused += kind == "refused"
             if known.record.get("gone") and not known.runs:
                 del self.rules[str(record["rule"])]
         elif kind == "hold":
@@ -146,8 +157,12 @@ class History:
             open_runs = {run.s for run in known.runs.values()}
             rule: Record = {k: v for k, v in known.record.items() if k != "gone"}
             rule["times"] = [s for s in known.times if s not in open_runs]
+            rule["triggers"] = known.triggers - len(known.runs)
+            rule["refused"] = known.refused
             if known.last_end is not None:
                 rule["last_end"] = known.last_end
+            if known.last_trigger is not None:
+                rule["last_trigger"] = known.last_trigger
             found.append(rule)
             for run in known.runs.values():
                 base: Record = {"t": run.t, "s": run.s, "rule": name, "run": run.run}

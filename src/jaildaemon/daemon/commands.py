@@ -20,6 +20,7 @@ PATH = "/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
 RING_BYTES = 65536
 HEAD_BYTES = 8
 RETRY_SECONDS = 1.0
+OUTPUT_SECONDS = 1.0
 OUTPUT_READER = Path(__file__).resolve().parent.parent / "libexec" / "jailoutput"
 
 
@@ -47,9 +48,13 @@ def environment(home: str, values: dict[str, str]) -> dict[str, str]:
     }
 
 
-def read_ring(path: Path) -> bytes:
-    """Return the output that helper/output.c kept in `path`."""
-    data = path.read_bytes()
+def take_ring(path: Path) -> bytes:
+    """Return the output that helper/output.c kept in `path`, and remove the file."""
+    try:
+        data = path.read_bytes()
+        path.unlink()
+    except FileNotFoundError:
+        return b""
     total = int.from_bytes(data[:HEAD_BYTES], "little")
     ring = data[HEAD_BYTES:]
     if total <= len(ring):
@@ -64,6 +69,8 @@ class Command:
     def __init__(self, backend: Backend, ring: Path, *, pid: int = 0) -> None:
         self._backend, self._ring, self.pid = backend, ring, pid
         self._pipe_fd = -1
+        self._reader_done = pid != 0  # of an adopted command nobody tells us
+        self._output_wanted: Callable[[bytes], None] | None = None
 
     def start(
         self, command: str, run_as: str, values: dict[str, str], ended: Callable[[Death], None]
@@ -133,7 +140,7 @@ class Command:
             os.close(ring_fd)
         os.close(self._pipe_fd)
         self._pipe_fd = -1
-        self._backend.watcher.watch_process(reader, lambda _: None)
+        self._backend.watcher.watch_process(reader, lambda _: self._reader_ended())
 
     def signal(self, number: signal.Signals) -> None:
         """Signal the command's process group, while its shell lives."""
@@ -142,11 +149,21 @@ class Command:
         except (ProcessLookupError, PermissionError):
             return  # its last member is a zombie, or (FreeBSD) all are
 
-    def output(self) -> bytes:
-        """Return what the command wrote so far, the last 64 KiB of it, and forget it."""
-        try:
-            data = read_ring(self._ring)
-            os.unlink(self._ring)
-        except FileNotFoundError:
-            return b""
-        return data
+    def when_read(self, take: Callable[[bytes], None]) -> None:
+        """Give the end of the output once, when all of it is read, and forget it.
+
+        The command has ended.  A jail it started may hold its output for months:
+        what was written by OUTPUT_SECONDS after its end is what there is.
+        """
+        self._output_wanted = take
+        seconds = 0.0 if self._reader_done else OUTPUT_SECONDS
+        self._backend.watcher.call_in(seconds, self._give_output)
+
+    def _reader_ended(self) -> None:
+        self._reader_done = True
+        self._give_output()
+
+    def _give_output(self) -> None:
+        take, self._output_wanted = self._output_wanted, None
+        if take is not None:
+            take(take_ring(self._ring))

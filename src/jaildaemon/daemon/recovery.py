@@ -27,6 +27,7 @@ def recover(hub: Hub, probes: dict[str, int]) -> None:
     journal.keep(journal.record("boot", boot=boot))
     for known in list(history.rules.values()):
         _Recovery(hub, known).take_up(probes.get(str(known.record["rule"])))
+    hub.runner.sweep()
 
 
 def _close_run(hub: Hub, known: KnownRule, run: OpenRun, why: str) -> None:
@@ -64,6 +65,8 @@ class _Recovery:
         member = hub.fleet.restore(
             rule, jail.key, phase=Phase.GONE, times=known.times, last_end=known.last_end
         )
+        member.triggers, member.refused = known.triggers, known.refused
+        member.last_trigger = known.last_trigger
         hub.keep(member, jail)
         todo = self._restore_runs(member, alive)
         if gone:

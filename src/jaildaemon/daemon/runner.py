@@ -9,7 +9,7 @@ from typing import Protocol
 from jaildaemon.backends.base import Backend, Death, Jail
 from jaildaemon.core.fleet import Do, Fleet, Now, Run
 from jaildaemon.core.text import shown
-from jaildaemon.daemon.commands import Command
+from jaildaemon.daemon.commands import Command, take_ring
 from jaildaemon.daemon.journal import Journal, Log
 
 KILL_SECONDS = 10.0
@@ -128,6 +128,7 @@ class Runner:
         self._commands[run.id] = command
         began = run.triggered
         self._hub.backend.watcher.watch_other(pid, lambda death: self._ended(run, death, began))
+        self._watch_timeout(run, command)
         self._say(run, f"run {run.id} goes on as pid {pid}")
 
     def _watch_timeout(self, run: Run, command: Command) -> None:
@@ -142,25 +143,34 @@ class Runner:
             kill = watcher.call_in(KILL_SECONDS, lambda: command.signal(signal.SIGKILL))
             self._timeouts[run.id] = kill
 
-        self._timeouts[run.id] = watcher.call_in(seconds, terminate)
+        # Of an adopted command some of the time is over.
+        elapsed = max(0.0, self._hub.now().steady - run.triggered.steady)
+        self._timeouts[run.id] = watcher.call_in(max(0.0, seconds - elapsed), terminate)
 
     def _ended(self, run: Run, death: Death, began: Now) -> None:
         command = self._commands.pop(run.id)
         if run.id in self._timeouts:
             self._hub.backend.watcher.cancel(self._timeouts.pop(run.id))
         seconds = round(self._hub.now().steady - began.steady, 3)
-        tail = command.output()[-TAIL_BYTES:].decode(errors="replace")
         self._say(run, f"run {run.id} ended: {death} after {seconds:.3f} s")
         self._keep(
-            run,
-            "end",
-            exit_status=death.status,
-            signal=death.signal,
-            duration_seconds=seconds,
-            output_tail=tail or None,
+            run, "end", exit_status=death.status, signal=death.signal, duration_seconds=seconds
         )
+        command.when_read(lambda data: self._keep_output(run.id, run.member.rule.id, data))
         self._recorded.discard(run.id)
         self._end(run)
+
+    def _keep_output(self, run: str, rule: str, data: bytes) -> None:
+        if data:
+            tail = data[-TAIL_BYTES:].decode(errors="replace")
+            journal = self._hub.journal
+            journal.keep(journal.record("output", rule=rule, run=run, output_tail=tail))
+
+    def sweep(self) -> None:
+        """Take the output of runs that another life of the daemon began and we do not wait for."""
+        for ring in self._rings.glob("*.output"):
+            if ring.stem not in self._commands:
+                self._keep_output(ring.stem, "", take_ring(ring))
 
     def _end(self, run: Run) -> None:
         self._hub.perform(self._hub.fleet.run_ended(run, self._hub.now()))
