@@ -195,6 +195,10 @@ class Watcher(abc.ABC):
         """
 
     @abc.abstractmethod
+    def children(self) -> list[int]:
+        """Return the pids of the children that are watched and not reaped yet."""
+
+    @abc.abstractmethod
     def watch_other(self, pid: int, ended: Callable[[Death], None]) -> None:
         """Call `ended` when `pid`, which is not our child, has ended.
 

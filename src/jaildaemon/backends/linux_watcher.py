@@ -47,6 +47,10 @@ class LinuxWatcher(Watcher):
         if self._calls.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
+    def children(self) -> list[int]:
+        """Return the pids of the children that are watched and not reaped yet."""
+        return list(self._children)
+
     def watches(self, pid: int) -> bool:
         """Say whether child `pid` is watched."""
         return pid in self._children

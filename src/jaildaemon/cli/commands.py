@@ -35,6 +35,11 @@ def _detach(wish: argparse.Namespace) -> int:
     )
 
 
+def _restart(wish: argparse.Namespace) -> int:
+    client.call(wish.socket, "Restart", {})
+    return 0
+
+
 def _demo(_: argparse.Namespace) -> int:
     from jaildaemon.cli import demo
 
@@ -69,6 +74,9 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--all", action="store_true")
     sub.add_argument("--title", metavar="TITLE", help="with --jail: only this title")
     sub.set_defaults(function=_detach)
+
+    sub = add("restart", "Let the daemon replace itself by its program as it is now installed.")
+    sub.set_defaults(function=_restart)
 
     sub = subs.add_parser("demo", help="Show it at work in a throwaway jail.")
     sub.set_defaults(function=_demo)

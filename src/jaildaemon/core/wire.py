@@ -22,13 +22,14 @@ ACCESS = {
     f"{INTERFACE}.Detach": "root",
     f"{INTERFACE}.List": "root",
     f"{INTERFACE}.Status": "root",
+    f"{INTERFACE}.Restart": "root",
 }
 """Who may call what: "any" peer that may connect at all, or uid 0 of the
 daemon's own user namespace.  What is not here is not implemented."""
 
 NOT_IMPLEMENTED = frozenset(
     f"{INTERFACE}.{name}"
-    for name in ("Log", "Explain", "Fire", "Hold", "Release", "Reload", "Restart")
+    for name in ("Log", "Explain", "Fire", "Hold", "Release", "Reload")
 )
 """What the interface promises and this version does not do yet."""
 

@@ -149,6 +149,11 @@ class Command:
         except (ProcessLookupError, PermissionError):
             return  # its last member is a zombie, or (FreeBSD) all are
 
+    @property
+    def has_reader(self) -> bool:
+        """Whether nothing of the output depends on this process any more."""
+        return self._pipe_fd < 0
+
     def when_read(self, take: Callable[[bytes], None]) -> None:
         """Give the end of the output once, when all of it is read, and forget it.
 

@@ -53,6 +53,14 @@ class LockedFile:
                 return
             os.close(fd)  # whom it belonged to removed it in this instant; try again
 
+    @classmethod
+    def adopt(cls, path: str, fd: int) -> "LockedFile":
+        """Take up a file that was locked before the daemon replaced itself by exec."""
+        self = cls.__new__(cls)
+        self.path, self.fd = path, fd
+        os.set_inheritable(fd, False)
+        return self
+
     def _in_place(self) -> bool:
         try:
             return os.path.samestat(os.fstat(self.fd), os.lstat(self.path))
@@ -146,6 +154,21 @@ class ControlSocket:
             self._lock.remove()
             raise
 
+    @classmethod
+    def adopt(cls, path: str, listener_fd: int, lock_fd: int) -> "ControlSocket":
+        """Take up the socket as it was before the daemon replaced itself by exec."""
+        self = cls.__new__(cls)
+        self.path, self._lock = path, LockedFile.adopt(f"{path}.lock", lock_fd)
+        self.listener = socket.socket(fileno=listener_fd)
+        os.set_inheritable(listener_fd, False)
+        self._made = os.lstat(path)
+        return self
+
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """The listener's and the lock's."""
+        return self.listener.fileno(), self._lock.fd
+
     def _bind(self, backend: Backend) -> None:
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISSOCK(os.lstat(self.path).st_mode):
@@ -189,22 +212,30 @@ class StateDirectory:
         try:
             with _umask(0o077):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
             raise _refuse(str(path), error, "--state-dir names another directory") from error
         try:
-            found = os.fstat(self._fd)
+            found = os.fstat(self.fd)
             if found.st_uid != os.geteuid() or found.st_mode & 0o022:
                 why = "must belong to us, and nobody else may write there"
                 raise Refused(_START, str(path), why)
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(self._fd)
+            os.close(self.fd)
             raise Refused(_START, str(path), "another jaildaemon keeps its state here") from None
         except BaseException:
-            os.close(self._fd)
+            os.close(self.fd)
             raise
+
+    @classmethod
+    def adopt(cls, path: Path, fd: int) -> "StateDirectory":
+        """Take up the directory as it was before the daemon replaced itself by exec."""
+        self = cls.__new__(cls)
+        self.path, self.fd = path, fd
+        os.set_inheritable(fd, False)
+        return self
 
     def release(self) -> None:
         """Unlock it; what is in it stays."""
-        os.close(self._fd)
+        os.close(self.fd)

@@ -120,6 +120,19 @@ class Hub:
             self.forget_jail(member.jail_key)
         self.changed()
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is in flight that an exec would break: no arming, no reader to start."""
+        settled = (Phase.NEW, Phase.ARMING, Phase.HOLDING, Phase.WITHDRAWING)
+        arming = any(m.life.phase in settled for m in self.fleet.members.values())
+        return not arming and self.runner.quiet
+
+    @property
+    def probes(self) -> dict[str, int]:
+        """The pid of each armed rule's probe."""
+        pids = {rule: keeper.probe_pid for rule, keeper in self.keepers.items()}
+        return {rule: pid for rule, pid in pids.items() if pid is not None}
+
     # --- jails -----------------------------------------------------------------------
 
     def keep(self, member: Member, jail: Jail) -> Keeper:

@@ -37,6 +37,9 @@ def _present(parameters: Parameters) -> Parameters:
     return {name: value for name, value in parameters.items() if value is not None}
 
 
+Restart = Callable[[Callable[[JaildaemonError | None], None]], None]
+
+
 class Call:
     """One call: who asks, and where the answer goes.  `hung_up` is set by the caller's end."""
 
@@ -49,8 +52,8 @@ class Call:
 class Methods:
     """What the control socket may ask of the hub."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, hub: Hub, restart: Restart) -> None:
+        self._hub, self._restart = hub, restart
         self.fleet = hub.fleet
         hub.changed = self._answer_waiting
         self._waiting: list[Callable[[], bool]] = []
@@ -65,6 +68,7 @@ class Methods:
             f"{wire.INTERFACE}.Detach": (schema.Detach, self.detach),
             f"{wire.INTERFACE}.List": (schema.List, self.list_rules),
             f"{wire.INTERFACE}.Status": (schema.Nothing, self.status),
+            f"{wire.INTERFACE}.Restart": (schema.Nothing, self.restart),
         }
 
     def call(self, method: str, parameters: object, call: Call) -> None:
@@ -171,6 +175,10 @@ class Methods:
                 "warnings": [],
             }
         )
+
+    def restart(self, _: schema.Nothing, call: Call) -> None:
+        """Replace the program by exec; the answer comes just before, or says why not."""
+        self._restart(lambda error: call.answer({} if error is None else error))
 
     # --- waiting for what was asked ------------------------------------------------
 

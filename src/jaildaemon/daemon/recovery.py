@@ -14,8 +14,8 @@ from jaildaemon.daemon.hub import Hub
 from jaildaemon.errors import JaildaemonError
 
 
-def recover(hub: Hub, probes: dict[str, int]) -> None:
-    """Take up everything; `probes` are rules whose probes we still have (after an exec)."""
+def recover(hub: Hub, probes: dict[str, int], children: list[int]) -> None:
+    """Take up everything.  After an exec we still have `probes`, by rule, and other `children`."""
     journal, history = hub.journal, hub.journal.history
     boot = hub.backend.boot_id()
     rebooted = history.boot is not None and history.boot != boot
@@ -26,7 +26,11 @@ def recover(hub: Hub, probes: dict[str, int]) -> None:
                 _close_run(hub, known, run, "the host has rebooted")
     journal.keep(journal.record("boot", boot=boot))
     for known in list(history.rules.values()):
-        _Recovery(hub, known).take_up(probes.get(str(known.record["rule"])))
+        _Recovery(hub, known, children).take_up(probes.get(str(known.record["rule"])))
+    watched = hub.backend.watcher.children()
+    for pid in [*probes.values(), *children]:
+        if pid not in watched:  # a reader of output, or the probe of a rule that is gone
+            hub.backend.watcher.watch_process(pid, lambda _: None)
     hub.runner.sweep()
 
 
@@ -40,8 +44,8 @@ def _close_run(hub: Hub, known: KnownRule, run: OpenRun, why: str) -> None:
 class _Recovery:
     """The recovery of one rule."""
 
-    def __init__(self, hub: Hub, known: KnownRule) -> None:
-        self._hub, self._known = hub, known
+    def __init__(self, hub: Hub, known: KnownRule, children: list[int]) -> None:
+        self._hub, self._known, self._children = hub, known, children
         self._id = str(known.record["rule"])
         self._why = ""
 
@@ -133,7 +137,7 @@ class _Recovery:
                 self._hub.runner.recorded(restored)
                 todo.append(fleet.again(restored))
             else:
-                self._hub.runner.adopt(restored, pid)
+                self._hub.runner.adopt(restored, pid, child=pid in self._children)
         return todo
 
     def _set_phase(self, member: Member, probe_pid: int | None) -> None:

@@ -63,6 +63,11 @@ class Runner:
 
         self._hub.backend.watcher.call_in(seconds, settled)
 
+    @property
+    def quiet(self) -> bool:
+        """Whether every command's output has its reader."""
+        return all(command.has_reader for command in self._commands.values())
+
     def recorded(self, run: Run) -> None:
         """Take note that the run's trigger is in the journal already."""
         self._recorded.add(run.id)
@@ -121,13 +126,15 @@ class Runner:
         what = shown(rule.command)
         self._say(run, f"signal from jail {jail.name}; run {run.id} is pid {command.pid}: {what}")
 
-    def adopt(self, run: Run, pid: int) -> None:
-        """Take up a command that outlived the daemon that started it."""
+    def adopt(self, run: Run, pid: int, *, child: bool) -> None:
+        """Take up a command that outlived the daemon that started it, or (`child`) its program."""
         command = Command(self._hub.backend, self._rings / f"{run.id}.output", pid=pid)
         self._recorded.add(run.id)
         self._commands[run.id] = command
         began = run.triggered
-        self._hub.backend.watcher.watch_other(pid, lambda death: self._ended(run, death, began))
+        watcher = self._hub.backend.watcher
+        watch = watcher.watch_process if child else watcher.watch_other
+        watch(pid, lambda death: self._ended(run, death, began))
         self._watch_timeout(run, command)
         self._say(run, f"run {run.id} goes on as pid {pid}")
 

@@ -19,15 +19,25 @@ from jaildaemon.core.text import shown
 from jaildaemon.daemon.control import ControlServer
 from jaildaemon.daemon.files import (
     ControlSocket,
+    LockedFile,
     StateDirectory,
     lock_pidfile,
     state_directory,
+)
+from jaildaemon.daemon.handover import (
+    FORMAT,
+    Handover,
+    Restart,
+    inherited,
+    load_journal,
+    read,
+    remember_program,
 )
 from jaildaemon.daemon.hub import Hub
 from jaildaemon.daemon.journal import Log
 from jaildaemon.daemon.methods import Methods
 from jaildaemon.daemon.recovery import recover
-from jaildaemon.errors import JaildaemonError
+from jaildaemon.errors import JaildaemonError, Refused
 
 WITHDRAW_SECONDS = 5.0
 """How long the end waits for the last probe to be reaped.  A tracer in a jail
@@ -54,7 +64,6 @@ def _default_signals() -> None:
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE}:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 class _Signals:
@@ -81,15 +90,9 @@ class _Signals:
 class Service:
     """One daemon."""
 
-    def __init__(
-        self, backend: Backend, control: ControlSocket, state: Path, log: Log
-    ) -> None:
-        self._backend, self._log = backend, log
-        self._hub = Hub(backend, state, log)
-        self._methods = Methods(self._hub)
-        recover(self._hub, {})
-        self._server = ControlServer(backend, control.listener, self._methods, log)
-        self._ending = self._over = False
+    def __init__(self, backend: Backend, held: "Held", log: Log, handover: Handover | None) -> None:
+        self._backend, self._held, self._log = backend, held, log
+        self._ending = self._over = self._restarting = False
         _Signals(
             backend,
             {
@@ -99,6 +102,14 @@ class Service:
                 signal.SIGUSR1: self._log_status,
             },
         )
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        self._hub = Hub(backend, held.state.path, log)
+        self._methods = Methods(self._hub, self._restart)
+        if handover is None:
+            recover(self._hub, {}, [])
+        else:
+            recover(self._hub, handover.probes, handover.children)
+        self._server = ControlServer(backend, held.control.listener, self._methods, log)
 
     def run(self) -> None:
         """Serve until the end."""
@@ -117,6 +128,39 @@ class Service:
 
     def _finish(self) -> None:
         self._over = True
+
+    def _restart(self, answer: Callable[[JaildaemonError | None], None]) -> None:
+        """Replace ourselves by exec; `answer` is told why not, or None just before."""
+        if self._restarting or self._ending:
+            answer(Refused("restart", "the daemon", "it is restarting or ending already"))
+            return
+        self._restarting = True
+
+        def told(error: JaildaemonError | None) -> None:
+            self._restarting = False
+            self._log("restarting" if error is None else str(error))
+            answer(error)
+
+        Restart(self._backend, self._handover, told)
+
+    def _handover(self) -> Handover | None:
+        if not self._hub.quiet:
+            return None
+        listener_fd, lock_fd = self._held.control.descriptors
+        probes = self._hub.probes
+        return Handover(
+            format=FORMAT,
+            pidfile=self._held.pidfile.path,
+            socket=self._held.control.path,
+            state=str(self._held.state.path),
+            foreground=self._log is log_to_stderr,
+            listener_fd=listener_fd,
+            socket_lock_fd=lock_fd,
+            pidfile_fd=self._held.pidfile.fd,
+            state_fd=self._held.state.fd,
+            probes=probes,
+            children=[p for p in self._backend.watcher.children() if p not in probes.values()],
+        )
 
     def _log_status(self) -> None:
         fleet = self._hub.fleet
@@ -142,33 +186,67 @@ class Places:
             self, pidfile=_absolute(self.pidfile), socket=_absolute(self.socket), state=state
         )
 
-    @contextlib.contextmanager
-    def taken(self, backend: Backend) -> Iterator[tuple[ControlSocket, Path]]:
-        """Lock and make our files, in the one right order; remove them at the end."""
-        with contextlib.ExitStack() as stack:
-            control = ControlSocket(self.socket, backend)
-            stack.callback(control.remove)
-            lock = lock_pidfile(self.pidfile)
-            stack.callback(lock.remove)
-            default = state_directory(backend.state_directory, self.socket, self.default_socket)
-            state = StateDirectory(default if self.state is None else Path(self.state))
-            stack.callback(state.release)
-            lock.write_pid()
-            yield control, state.path
+    def take(self, backend: Backend, stack: contextlib.ExitStack) -> "Held":
+        """Lock and make our files, in the one right order; the stack removes them."""
+        control = ControlSocket(self.socket, backend)
+        stack.callback(control.remove)
+        pidfile = lock_pidfile(self.pidfile)
+        stack.callback(pidfile.remove)
+        default = state_directory(backend.state_directory, self.socket, self.default_socket)
+        state = StateDirectory(default if self.state is None else Path(self.state))
+        stack.callback(state.release)
+        pidfile.write_pid()
+        return Held(control, pidfile, state)
 
 
-def serve(places: Places, log: Log, ready: Ready) -> None:
+@attrs.frozen
+class Held:
+    """What a daemon holds while it lives."""
+
+    control: ControlSocket
+    pidfile: LockedFile
+    state: StateDirectory
+
+
+def take_over(handover: Handover, stack: contextlib.ExitStack) -> Held:
+    """Take up what we held before we replaced ourselves; the stack removes it."""
+    control = ControlSocket.adopt(handover.socket, handover.listener_fd, handover.socket_lock_fd)
+    stack.callback(control.remove)
+    pidfile = LockedFile.adopt(handover.pidfile, handover.pidfile_fd)
+    stack.callback(pidfile.remove)
+    state = StateDirectory.adopt(Path(handover.state), handover.state_fd)
+    stack.callback(state.release)
+    return Held(control, pidfile, state)
+
+
+def serve(places: Places, log: Log, ready: Ready, handover: Handover | None = None) -> None:
     """Be the daemon, in this process.  `ready` is called when the socket answers."""
     _default_signals()
     backend = this_system()
-    with places.taken(backend) as (control, state):
+    with contextlib.ExitStack() as stack:
+        held = places.take(backend, stack) if handover is None else take_over(handover, stack)
         os.chdir("/")
         os.umask(0o077)
-        service = Service(backend, control, state, log)
-        log(f"version {__version__} serves {places.socket} as pid {os.getpid()}")
+        service = Service(backend, held, log, handover)
+        log(f"version {__version__} serves {held.control.path} as pid {os.getpid()}")
         ready()
         service.run()
         log("ended")
+
+
+def resume(places: Places, fd: int, *, rehearsal: bool) -> int:
+    """Go on as the new program of a daemon that replaced itself, or only try to."""
+    handover = read(fd)
+    os.close(fd)
+    if rehearsal:
+        this_system()
+        load_journal(Path(handover.state))
+        return 0
+    if not handover.foreground:
+        syslog.openlog("jaildaemon", syslog.LOG_PID, syslog.LOG_DAEMON)
+    log = log_to_stderr if handover.foreground else log_to_syslog
+    serve(places, log, lambda: None, handover)
+    return 0
 
 
 def _absolute(path: str) -> str:
@@ -183,6 +261,10 @@ def start(places: Places, *, foreground: bool) -> int:
     known why it never will: the child tells by a pipe.
     """
     places = places.absolute()
+    remember_program()
+    handed = inherited()
+    if handed is not None:
+        return resume(places, handed[0], rehearsal=handed[1])
     # Whatever our parent left open is none of ours: it would stay open for years.
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     if foreground:
