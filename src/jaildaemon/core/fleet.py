@@ -67,7 +67,9 @@ class Fleet:
         self.refused = 0
         self._last_id = 0
 
-    def add(self, jail: str, jail_key: str, title: str | None, command: str, policy: Policy) -> Member:
+    def add(
+        self, jail: str, jail_key: str, title: str | None, command: str, policy: Policy
+    ) -> Member:
         """Add a transient rule; its first probe is still to come."""
         rule = Rule(f"t{self._last_id + 1}", jail, title, command, policy)
         self._last_id += 1  # only now: a refused rule uses up no id
@@ -92,12 +94,14 @@ class Fleet:
             member.armed_at = None
         if member.life.phase is not Phase.FAILING:
             member.retry_at = None
-        # Withdrawn twice is forgotten already.
-        if member.life.over and self.members.pop(member.rule.id, None):
-            self._forget_in_jail(member)
+        if member.life.over:
+            self._forget(member)
         return actions
 
-    def _forget_in_jail(self, member: Member) -> None:
+    def _forget(self, member: Member) -> None:
+        if member.rule.id not in self.members:
+            return  # withdrawn once more: two administrators, one rule
+        del self.members[member.rule.id]
         neighbours = self._by_jail[member.jail_key]
         del neighbours[member.rule.id]
         if not neighbours:
