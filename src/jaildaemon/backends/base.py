@@ -59,7 +59,7 @@ ARMING_SECONDS = 5.0
 needs longer is better asked again later."""
 
 
-def pack_params(  # noqa: PLR0913 - the record's fields, in its order
+def pack_params(
     *, flags: int, target: int, uid: int, gid: int, label_kind: int = 0, label: bytes = b""
 ) -> bytes:
     """Return the parameter record of helper.h."""
@@ -265,5 +265,3 @@ class ProbeOwner(abc.ABC):
     @abc.abstractmethod
     def ended(self, death: Death) -> None:
         """Take note that the armed probe ended, and is reaped."""
-
-

@@ -149,7 +149,7 @@ class LinuxJail(Jail):
 
 
 def parse_label(text: bytes) -> bytes:
-    """Return an AppArmor label without its mode: b"docker-default (enforce)\\n" and the like."""
+    """Return an AppArmor label without its mode: "docker-default (enforce)" and the like."""
     label = text.rstrip(b"\n\0")
     for mode in (b" (enforce)", b" (complain)", b" (kill)", b" (unconfined)", b" (mixed)"):
         label = label.removesuffix(mode)
@@ -200,6 +200,8 @@ def sealed_image(path: Path) -> int:
 
 class LinuxBackend(Backend):
     """Probes in PID namespaces.  `helper` is the path of the helper's image."""
+
+    watcher: LinuxWatcher
 
     def __init__(self, helper: Path) -> None:
         reserve_helper_descriptors()
@@ -324,9 +326,9 @@ class LinuxBackend(Backend):
         match step, error:
             case ("enter", errno.ESRCH) | ("clone", errno.ENOMEM):
                 return JailLost("attach", jail.name, "the container has ended")
-            case ("enter" | "caps" | "groups" | "deathsig"), errno.EPERM:
+            case (("enter" | "caps" | "groups" | "deathsig"), errno.EPERM):
                 return NotPermitted("attach", jail.name, why, "the daemon must be root")
-            case ("uid" | "gid"), errno.EINVAL:
+            case (("uid" | "gid"), errno.EINVAL):
                 why = f"the container's user namespace has no such {step}"
                 return Refused("attach", jail.name, why, "see /proc/PID/uid_map and gid_map")
             case "clone", errno.EAGAIN:

@@ -119,8 +119,10 @@ def be_root(arguments: list[str]) -> None:
         return
     unshare = shutil.which("unshare")
     try_it = [unshare or "unshare", "--user", "--map-root-user"]
-    if unshare and subprocess.run([*try_it, "true"], capture_output=True, check=False).returncode == 0:
+    if (
+        unshare
+        and subprocess.run([*try_it, "true"], capture_output=True, check=False).returncode == 0
+    ):
         os.execv(unshare, [*try_it, *arguments])
     why = "needs root, and this system gives no user namespace instead"
     raise NotPermitted(_DEMO, "", why, "sudo jaildaemon demo")
-

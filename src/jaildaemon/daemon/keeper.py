@@ -144,9 +144,7 @@ class Keeper(ProbeOwner):
             self._event(Event.RUN_ENDED)
 
         try:
-            pid = runs.start(
-                self._backend, rule.command, values, lambda death: over(str(death))
-            )
+            pid = runs.start(self._backend, rule.command, values, lambda death: over(str(death)))
         except OSError as error:
             why = f"/bin/sh cannot be started: {error.strerror}"
             self._say(f"run {run}: {why}")

@@ -72,7 +72,7 @@ class Methods:
     def call(self, method: str, parameters: object, call: Call) -> None:
         """Carry out `method`, which is in the access table; BadParameter."""
         cls, function = self._table[method]
-        wish = schema.structure(parameters, cls)
+        wish: object = schema.structure(parameters, cls)
         try:
             if wire.ACCESS[method] != "any" and call.peer.uid != os.geteuid():
                 raise NotPermitted(method, f"uid {call.peer.uid}", "only root may do this")
@@ -94,9 +94,7 @@ class Methods:
             }
         )
 
-    def get_interface_description(
-        self, wish: schema.GetInterfaceDescription, call: Call
-    ) -> None:
+    def get_interface_description(self, wish: schema.GetInterfaceDescription, call: Call) -> None:
         """Answer with the interface's own text."""
         files = {wire.INTERFACE: DESCRIPTION, wire.SERVICE: SERVICE_DESCRIPTION}
         if wish.interface not in files:
@@ -197,7 +195,8 @@ class Methods:
         self._answer_waiting()
 
     def _changed(self, keeper: Keeper) -> None:
-        if keeper.member.life.over and self._keepers.pop(keeper.member.rule.id, None):
+        if keeper.member.life.over and keeper.member.rule.id in self._keepers:
+            del self._keepers[keeper.member.rule.id]
             self._forget_jail(keeper.jail.key)
         self._answer_waiting()
 

@@ -40,7 +40,7 @@ def start(
     `ended` is called when the shell itself has ended.  OSError where it cannot
     be started.
     """
-    process = subprocess.Popen(  # noqa: S603 - what the daemon is for
+    process = subprocess.Popen(
         ["/bin/sh", "-c", command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

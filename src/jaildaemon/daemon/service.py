@@ -142,7 +142,7 @@ def serve(pidfile: str, socket_path: str, log: Log, ready: Ready) -> None:
 
 
 def _absolute(path: str) -> str:
-    """The daemon works in /: what was given relative to here must not move."""
+    """Keep what was given relative to here: the daemon works in /."""
     return str(Path(path).absolute())
 
 
@@ -162,8 +162,8 @@ def start(pidfile: str, socket_path: str, *, foreground: bool) -> int:
     if os.fork() > 0:
         os.close(write_fd)
         with os.fdopen(read_fd, "rb") as pipe:
-            told = pipe.read()
-        return told[0] if told else 1
+            code = pipe.read()
+        return code[0] if code else 1
     os.close(read_fd)
     os.setsid()
     told = [False]
@@ -191,5 +191,3 @@ def start(pidfile: str, socket_path: str, *, foreground: bool) -> int:
             tell(error.exit_code)
         return error.exit_code
     return 0
-
-
