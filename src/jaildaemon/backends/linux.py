@@ -34,10 +34,11 @@ from jaildaemon.backends.base import (
     pack_params,
     reserve_helper_descriptors,
 )
-from jaildaemon.backends.linux_watcher import LinuxWatcher
 from jaildaemon.errors import JaildaemonError, NoSuchJail, NotPermitted, Refused
 
 assert sys.platform == "linux"
+
+from jaildaemon.backends.linux_watcher import LinuxWatcher
 
 # linux/sched.h.  The user namespace must be left out where it is the same one:
 # joining it again is an error (user_namespaces(7)).
