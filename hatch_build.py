@@ -18,7 +18,7 @@ class HelperHook(BuildHookInterface):  # type: ignore[type-arg]
             return
         root = Path(self.root)
         output = root / "src" / "jaildaemon" / "libexec"
-        subprocess.run(["sh", root / "helper" / "build.sh", output], check=True)  # noqa: S603, S607
+        subprocess.run(["sh", root / "helper" / "build.sh", output], check=True)
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["tag"] = f"py3-none-{platform}"
         build_data["pure_python"] = False

@@ -60,8 +60,9 @@ reset_signals(void)
 		fail(STEP_SIGNALS);
 	memset(&sa, 0, sizeof(sa));
 	sa.sa_handler = SIG_DFL;
-	/* Ignored dispositions survive exec (nohup), so reset every one. */
-	for (int s = 1; s < NSIG; s++)
+	/* Ignored dispositions survive exec (nohup), so reset every one.  NSIG
+	 * ends before the real-time signals; 33 to 64 are no signals: EINVAL. */
+	for (int s = 1; s <= _SIG_MAXSIG; s++)
 		if (s != SIGKILL && s != SIGSTOP &&
 		    sigaction(s, &sa, NULL) != 0 && errno != EINVAL)
 			fail(STEP_SIGNALS);

@@ -16,6 +16,7 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaildaemon.errors import JaildaemonError
 
@@ -59,7 +60,7 @@ ARMING_SECONDS = 5.0
 needs longer is better asked again later."""
 
 
-def pack_params(  # noqa: PLR0913 - the record's fields, in its order
+def pack_params(
     *, flags: int, target: int, uid: int, gid: int, label_kind: int = 0, label: bytes = b""
 ) -> bytes:
     """Return the parameter record of helper.h."""
@@ -247,9 +248,9 @@ class Backend(abc.ABC):
     """One kernel's jails and probes."""
 
     watcher: Watcher
-    signals: dict[str, int]
+    signals: ClassVar[dict[str, int]]
     """The numbers of the signals that a rule may have."""
-    state_directory: str
+    state_directory: ClassVar[str]
     """Where a daemon at the default socket keeps its state."""
 
     @abc.abstractmethod
@@ -322,5 +323,3 @@ class ProbeOwner(abc.ABC):
     @abc.abstractmethod
     def ended(self, death: Death) -> None:
         """Take note that the armed probe ended, and is reaped."""
-
-

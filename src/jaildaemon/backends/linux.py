@@ -12,8 +12,8 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 from jaildaemon.backends.base import (
     FD_GO,
@@ -21,10 +21,6 @@ from jaildaemon.backends.base import (
     FD_JAIL,
     FD_STATUS,
     FLAG_KEEP_GROUPS,
-    LABEL_APPARMOR,
-    LABEL_MAX,
-    LABEL_NONE,
-    LABEL_SELINUX,
     ArmingError,
     Backend,
     Jail,
@@ -34,23 +30,13 @@ from jaildaemon.backends.base import (
     pack_params,
     reserve_helper_descriptors,
 )
-from jaildaemon.backends.linux_watcher import LinuxWatcher
 from jaildaemon.errors import JaildaemonError, NoSuchJail, NotPermitted, Refused
 
 assert sys.platform == "linux"
 
-# linux/sched.h.  The user namespace must be left out where it is the same one:
-# joining it again is an error (user_namespaces(7)).
-NAMESPACES = {
-    "mnt": 0x00020000,
-    "cgroup": 0x02000000,
-    "uts": 0x04000000,
-    "ipc": 0x08000000,
-    "user": 0x10000000,
-    "pid": 0x20000000,
-    "net": 0x40000000,
-    "time": 0x00000080,
-}
+from jaildaemon.backends.linux_jail import LinuxJail, find_init, is_init, namespace, start_time
+from jaildaemon.backends.linux_watcher import LinuxWatcher
+
 MAX_PID = 2**22  # PID_MAX_LIMIT, linux/threads.h
 SO_PEERPIDFD = 77  # include/uapi/asm-generic/socket.h, 6.5 and later
 MFD_EXEC = 0x10  # linux/memfd.h, 6.3 and later
@@ -58,129 +44,6 @@ F_ADD_SEALS = 1033  # linux/fcntl.h
 ALL_SEALS = 0x2F  # SEAL, SHRINK, GROW, WRITE, EXEC (EXEC: 6.3)
 OLD_SEALS = 0x0F
 PID_HINT = "-j takes the host's pid of any process in the container"
-
-Namespace = tuple[int, int]
-
-
-def _namespace(pid: int | str, kind: str) -> Namespace | None:
-    """Return what tells one namespace from another (namespaces(7)), or None without one."""
-    try:
-        found = os.stat(f"/proc/{pid}/ns/{kind}")
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _start_time(pid: int) -> int:
-    """Return when `pid` was started, in clock ticks since the boot (proc(5), stat, field 22)."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        # The name, in parentheses, may hold anything; its end is the last ")".
-        return int(file.read().rpartition(b")")[2].split()[19])
-
-
-def _status(pid: int, *fields: str) -> list[str]:
-    """Return fields of /proc/PID/status, "" for one that is missing."""
-    found = dict.fromkeys(fields, "")
-    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
-        for line in file:
-            name, _, value = line.partition(":")
-            if name in found:
-                found[name] = value.strip()
-    return list(found.values())
-
-
-def _is_init(pid: int) -> bool:
-    """Say whether `pid` is number 1 in the innermost PID namespace it is in."""
-    return _status(pid, "NSpid")[0].split()[-1:] == ["1"]
-
-
-def _candidates(pid: int) -> Iterator[int]:
-    """Give processes that may be the init of `pid`'s namespace, likely ones first."""
-    parent = pid
-    while parent > 1:
-        yield parent
-        parent = int(_status(parent, "PPid")[0])
-    for name in os.listdir("/proc"):
-        if name.isdecimal():
-            yield int(name)
-
-
-def _find_init(pid: int, space: Namespace) -> int | None:
-    """Return the init of PID namespace `space`, of which `pid` is a member."""
-    for candidate in _candidates(pid):
-        try:
-            if _namespace(candidate, "pid") == space and _is_init(candidate):
-                return candidate
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended between the listing and the look
-    return None
-
-
-class LinuxJail(Jail):
-    """A container, by the pidfd of its init."""
-
-    def __init__(self, pid: int, pidfd: int, space: Namespace) -> None:
-        self.number, self.name = pid, str(pid)
-        self.pidfd, self.space = pidfd, space
-        self.start = _start_time(pid)
-        self.key = f"{pid}@{self.start}"
-        self.join = 0
-        for kind, flag in NAMESPACES.items():
-            theirs = _namespace(pid, kind)
-            if theirs is not None and theirs != _namespace("self", kind):
-                self.join |= flag
-        self.label_kind, self.label = _label(pid)
-        # Read after the pidfd was opened: if the init is alive now, what was
-        # read was its, not that of a later process with the same number.
-        if not self.alive():
-            raise NoSuchJail("attach", self.name, "the container has ended")
-
-    def alive(self) -> bool:
-        """Say whether the container's init still runs (signal 0 through the pidfd)."""
-        try:
-            signal.pidfd_send_signal(self.pidfd, 0)
-            state = _status(self.number, "State")[0]
-        except (ProcessLookupError, FileNotFoundError):
-            return False
-        return not state.startswith(("Z", "X"))
-
-    def identity(self) -> dict[str, object]:
-        """Return init's pid and start time: together unique within a boot."""
-        return {"pid": self.number, "start": self.start}
-
-    def unsettled(self) -> str | None:
-        """Say why it has ended: a PID namespace lives as long as its init."""
-        return None if self.alive() else "the container has ended"
-
-    def close(self) -> None:
-        """Close the pidfd."""
-        os.close(self.pidfd)
-
-
-def parse_label(text: bytes) -> bytes:
-    """Return an AppArmor label without its mode: b"docker-default (enforce)\\n" and the like."""
-    label = text.rstrip(b"\n\0")
-    for mode in (b" (enforce)", b" (complain)", b" (kill)", b" (unconfined)", b" (mixed)"):
-        label = label.removesuffix(mode)
-    return label
-
-
-def _label(pid: int) -> tuple[int, bytes]:
-    """Return the LSM label that a member of the container must carry to be signalled."""
-    if Path("/sys/module/apparmor/parameters/enabled").exists():
-        for name in ("attr/apparmor/current", "attr/current"):
-            path = Path(f"/proc/{pid}/{name}")
-            if path.exists():
-                label = parse_label(path.read_bytes())
-                if len(label) > LABEL_MAX:
-                    raise Refused("attach", str(pid), "its AppArmor label is too long")
-                return (LABEL_NONE, b"") if label == b"unconfined" else (LABEL_APPARMOR, label)
-    if Path("/sys/fs/selinux/enforce").exists():
-        label = Path(f"/proc/{pid}/attr/current").read_bytes().rstrip(b"\n\0")
-        if len(label) > LABEL_MAX:
-            raise Refused("attach", str(pid), "its SELinux context is too long")
-        return LABEL_SELINUX, label
-    return LABEL_NONE, b""
 
 
 def sealed_image(path: Path) -> int:
@@ -210,7 +73,8 @@ def sealed_image(path: Path) -> int:
 class LinuxBackend(Backend):
     """Probes in PID namespaces.  `helper` is the path of the helper's image."""
 
-    signals = {"HUP": signal.SIGHUP, "USR1": signal.SIGUSR1}
+    watcher: LinuxWatcher
+    signals: ClassVar[dict[str, int]] = {"HUP": signal.SIGHUP, "USR1": signal.SIGUSR1}
     state_directory = "/var/lib/jaildaemon"
 
     def __init__(self, helper: Path) -> None:
@@ -224,7 +88,7 @@ class LinuxBackend(Backend):
             noexec = "sysctl vm.memfd_noexec=2 forbids what the helper needs; set it to 1 or 0"
             hint = noexec if error.errno == errno.EACCES else None
             raise Refused("start", str(helper), why, hint) from error
-        self._own_space = _namespace("self", "pid")
+        self._own_space = namespace("self", "pid")
         denied = Path("/proc/self/setgroups").read_text(encoding="ascii").strip() == "deny"
         self._flags = FLAG_KEEP_GROUPS if denied else 0
         # A pidfd a probe: the usual 1,024 would be too few.
@@ -252,20 +116,20 @@ class LinuxBackend(Backend):
             os.close(member)
 
     def _resolve_member(self, pid: int, member: int) -> LinuxJail:
-        space = _namespace(pid, "pid")
+        space = namespace(pid, "pid")
         if space is None:
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
         if space == self._own_space:
             why = "shares the host's PID namespace, so it is in no container"
             raise Refused("attach", str(pid), why, PID_HINT)
-        init = _find_init(pid, space)
+        init = find_init(pid, space)
         signal.pidfd_send_signal(member, 0)  # what was read was this process's
         if init is None:
             raise NoSuchJail("attach", str(pid), "its PID namespace has no init left")
         pidfd = os.pidfd_open(init)
         try:
             # Again, now that the pidfd holds it: the number may have been reused.
-            if _namespace(init, "pid") != space or not _is_init(init):
+            if namespace(init, "pid") != space or not is_init(init):
                 raise NoSuchJail("attach", str(pid), "the container has ended")
             return LinuxJail(init, pidfd, space)
         except BaseException:
@@ -280,7 +144,7 @@ class LinuxBackend(Backend):
         """Find the init with that pid and that start time."""
         pid, start = identity.get("pid"), identity.get("start")
         try:
-            if not isinstance(pid, int) or _start_time(pid) != start:
+            if not isinstance(pid, int) or start_time(pid) != start:
                 raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
             jail = self.resolve(str(pid))
         except (FileNotFoundError, ProcessLookupError) as error:
@@ -358,7 +222,7 @@ class LinuxBackend(Backend):
         if not jail.alive():
             raise JailLost("attach", jail.name, "the container has ended")
         # An unreaped child keeps its pid, so this is its own entry.
-        if _namespace(pid, "pid") != jail.space:
+        if namespace(pid, "pid") != jail.space:
             raise ArmingError("attach", jail.name, "the probe is not in the container")
 
     def explain(self, jail: Jail, step: str, error: int) -> JaildaemonError:
@@ -367,9 +231,9 @@ class LinuxBackend(Backend):
         match step, error:
             case ("enter", errno.ESRCH) | ("clone", errno.ENOMEM):
                 return JailLost("attach", jail.name, "the container has ended")
-            case ("enter" | "caps" | "groups" | "deathsig"), errno.EPERM:
+            case (("enter" | "caps" | "groups" | "deathsig"), errno.EPERM):
                 return NotPermitted("attach", jail.name, why, "the daemon must be root")
-            case ("uid" | "gid"), errno.EINVAL:
+            case (("uid" | "gid"), errno.EINVAL):
                 why = f"the container's user namespace has no such {step}"
                 return Refused("attach", jail.name, why, "see /proc/PID/uid_map and gid_map")
             case "clone", errno.EAGAIN:
@@ -417,7 +281,7 @@ class LinuxBackend(Backend):
 
     def _outside(self, pid: int, pidfd: int) -> str | None:
         for kind, words in (("pid", "another PID namespace"), ("user", "another user namespace")):
-            if _namespace(pid, kind) != _namespace("self", kind):
+            if namespace(pid, kind) != namespace("self", kind):
                 return f"it is in {words}"
         ours, theirs = os.stat("/proc/self/root"), os.stat(f"/proc/{pid}/root")
         if (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino):

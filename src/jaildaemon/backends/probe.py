@@ -21,6 +21,7 @@ from jaildaemon.backends.base import (
 from jaildaemon.errors import JaildaemonError
 
 _ATTACH = "attach"
+_KILLED = "the probe was killed while arming"
 
 
 class Probe:
@@ -94,6 +95,9 @@ class Probe:
                 record, self._buffer = self._buffer[: RECORD.size], self._buffer[RECORD.size :]
                 self._take_record(*RECORD.unpack(record))
             if self._ready and self.pid is not None:
+                if self.pid not in self._alive:
+                    # Reaped before READY was read: its number may be another's by now.
+                    raise ArmingError(_ATTACH, self._jail.name, _KILLED)
                 self._backend.verify(self._jail, self.pid)
                 self._let_go()
             elif not untrusted:
@@ -118,9 +122,7 @@ class Probe:
         try:
             os.write(self._go_fd, b"G")
         except BrokenPipeError:
-            raise ArmingError(
-                _ATTACH, self._jail.name, "the probe was killed while arming"
-            ) from None
+            raise ArmingError(_ATTACH, self._jail.name, _KILLED) from None
         self._armed = True
         self._close_pipes()
         self._owner.armed()

@@ -85,19 +85,31 @@ class LinuxNamespaces(ThrowawayJail):
 
 
 class FreeBSDJail(ThrowawayJail):
-    """A jail on / with a name of its own, ended by jail -r."""
+    """A jail on / made by jail(8); it ends with its one process, which reads a pipe of ours."""
 
     space_words = "jid"
     space_command = "ps -o jid= -p $$ | tr -d ' '"
 
     def __init__(self) -> None:
-        name = f"jaildaemon_demo_{uuid.uuid4().hex[:8]}"
-        arguments = ["jail", "-i", "-c", f"name={name}", "path=/", "persist"]
+        self.jail = f"jaildaemon_demo_{uuid.uuid4().hex[:8]}"
+        arguments = ["jail", "-c", f"name={self.jail}", "path=/", "command=/bin/cat"]
         self.what = " ".join(arguments)
-        made = subprocess.run(arguments, capture_output=True, text=True, check=False)
-        if made.returncode != 0:
-            raise Refused(_DEMO, self.what, made.stderr.strip() or "it failed")
-        self.jail, self._name = made.stdout.strip(), name
+        self._made = subprocess.Popen(
+            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        pipe = self._made.stdin
+        assert pipe is not None
+        # cat gives back what it gets: when it does, it stands in its jail.
+        try:
+            pipe.write(b"\n")
+            pipe.flush()
+        except BrokenPipeError:
+            pass  # the answer below is empty then, and says why
+        assert self._made.stdout is not None
+        assert self._made.stderr is not None
+        if self._made.stdout.read(1) != b"\n":
+            words = self._made.stderr.read().decode(errors="replace").strip()
+            raise Refused(_DEMO, self.what, words or "it failed")
 
     def inside(self, script: str) -> list[str]:
         """Return the command that runs `script` by sh(1) in the jail."""
@@ -109,8 +121,13 @@ class FreeBSDJail(ThrowawayJail):
         return subprocess.run(ps, capture_output=True, text=True, check=True).stdout.strip()
 
     def close(self) -> None:
-        """Remove the jail."""
-        subprocess.run(["jail", "-r", self._name], capture_output=True, check=False)
+        """End the pipe, so cat, so the jail."""
+        for pipe in (self._made.stdin, self._made.stdout, self._made.stderr):
+            assert pipe is not None
+            pipe.close()
+        self._made.wait()
+        # Whoever came by jexec(8) would keep it.
+        subprocess.run(["jail", "-r", self.jail], capture_output=True, check=False)
 
 
 def be_root(arguments: list[str]) -> None:
@@ -119,8 +136,10 @@ def be_root(arguments: list[str]) -> None:
         return
     unshare = shutil.which("unshare")
     try_it = [unshare or "unshare", "--user", "--map-root-user"]
-    if unshare and subprocess.run([*try_it, "true"], capture_output=True, check=False).returncode == 0:
+    if (
+        unshare
+        and subprocess.run([*try_it, "true"], capture_output=True, check=False).returncode == 0
+    ):
         os.execv(unshare, [*try_it, *arguments])
     why = "needs root, and this system gives no user namespace instead"
     raise NotPermitted(_DEMO, "", why, "sudo jaildaemon demo")
-

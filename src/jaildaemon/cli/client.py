@@ -8,7 +8,14 @@ import os
 import socket
 
 from jaildaemon.core import wire
-from jaildaemon.errors import BY_VARLINK, Ambiguous, JaildaemonError, NoDaemon, NotPermitted, Refused
+from jaildaemon.errors import (
+    BY_VARLINK,
+    Ambiguous,
+    JaildaemonError,
+    NoDaemon,
+    NotPermitted,
+    Refused,
+)
 
 _START_HINT = "start one with jaildaemon -D, or name its socket with -f"
 
@@ -22,7 +29,9 @@ def _connect(path: str, what: str) -> socket.socket:
         raise NoDaemon(what, path, "no daemon is running", _START_HINT) from error
     except PermissionError as error:
         sock.close()
-        raise NotPermitted(what, path, "permission denied", "only root may ask the daemon") from error
+        raise NotPermitted(
+            what, path, "permission denied", "only root may ask the daemon"
+        ) from error
     except OSError as error:
         sock.close()
         raise NoDaemon(what, path, error.strerror or str(error), _START_HINT) from error
@@ -32,7 +41,9 @@ def _connect(path: str, what: str) -> socket.socket:
 def _server_is_ours(sock: socket.socket) -> bool:
     """Say whether the server runs as root or as ourselves: else it may be anybody's trap."""
     if hasattr(socket, "SO_PEERCRED"):  # Linux, unix(7): struct ucred, pid uid gid
-        uid = int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[4:8], "little")
+        uid = int.from_bytes(
+            sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[4:8], "little"
+        )
     else:  # FreeBSD, unix(4): LOCAL_PEERCRED, struct xucred, version uid ...
         uid = int.from_bytes(sock.getsockopt(0, 1, 128)[4:8], "little")
     return uid in (0, os.geteuid())
@@ -47,8 +58,8 @@ def _error(what: str, name: str, parameters: dict[str, object]) -> JaildaemonErr
         names = [str(c) for c in candidates] if isinstance(candidates, list) else []
         return kind(str(parameters.get("what")), str(parameters.get("on")), names)
     hint = parameters.get("hint")
-    texts = [str(parameters.get(key, "")) for key in ("what", "on", "why")]
-    return kind(*texts, None if hint is None else str(hint))
+    asked, on, why = (str(parameters.get(key, "")) for key in ("what", "on", "why"))
+    return kind(asked, on, why, None if hint is None else str(hint))
 
 
 def call(path: str, method: str, parameters: dict[str, object]) -> dict[str, object]:

@@ -18,9 +18,7 @@ def _print(parameters: dict[str, object], *, as_json: bool, view: views.View) ->
 
 def _list(wish: argparse.Namespace) -> int:
     parameters = {} if wish.jail is None else {"jail": wish.jail}
-    return _print(
-        client.call(wish.socket, "List", parameters), as_json=wish.json, view=views.rules
-    )
+    return _print(client.call(wish.socket, "List", parameters), as_json=wish.json, view=views.rules)
 
 
 def _status(wish: argparse.Namespace) -> int:

@@ -42,7 +42,7 @@ class Options:
 
 def _number(option: str, value: str) -> int:
     """Return a decimal uid or gid: names differ in the jail, so they are refused."""
-    if not (value.isascii() and value.isdecimal()) or len(value) > 10:
+    if not (value.isascii() and value.isdecimal()) or len(value) > len(str(text.MAX_ID)):
         raise UsageError(_WHAT, option, f"{value!r} is not a decimal number", "names differ inside")
     number = int(value)
     problem = text.id_problem(number)

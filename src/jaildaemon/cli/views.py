@@ -30,7 +30,7 @@ def rules(parameters: dict[str, Any]) -> None:
         return
     table = Table(box=None, pad_edge=False, show_edge=False)
     for name in ("ID", "STATE", "JAIL", "TITLE", "COMMAND", "LAST TRIGGER", "REFUSED"):
-        table.add_column(name, overflow="ellipsis", no_wrap=name not in ("COMMAND",))
+        table.add_column(name, overflow="ellipsis", no_wrap=name != "COMMAND")
     for rule in found:
         cells = ("id", "state", "jail", "title", "command", "last_trigger", "refused")
         table.add_row(*(_text(rule.get(cell)) for cell in cells))

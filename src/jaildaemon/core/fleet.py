@@ -44,8 +44,11 @@ class Stage(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """One instant: `wall` in seconds since the epoch, for people; `steady` since
-    the boot, which no clock step moves, for every decision."""
+    """One instant, on two clocks.
+
+    `wall` is in seconds since the epoch, for people; `steady` in seconds since
+    the boot, which no clock step moves, for every decision.
+    """
 
     wall: float
     steady: float
@@ -153,6 +156,7 @@ class Fleet:
         """Tells this daemon's runs from those of any other: part of a run's id."""
         self._last_run = 0
         self.members: dict[str, Member] = {}
+        self._by_jail: dict[str, dict[str, Member]] = {}
         self.triggers = 0
         self.refused = 0
         self.last_id = 0
@@ -182,6 +186,7 @@ class Fleet:
         member = Member(rule, jail_key, Window(rule.policy.limit, times), Life(phase))
         member.last_end = last_end
         self.members[rule.id] = member
+        self._by_jail.setdefault(jail_key, {})[rule.id] = member
         return member
 
     def restore_run(self, member: Member, run_id: str, stage: Stage, triggered: Now) -> Run:
@@ -221,7 +226,7 @@ class Fleet:
 
     def of_jail(self, jail_key: str) -> list[Member]:
         """Return the rules of one jail."""
-        return [m for m in self.members.values() if m.jail_key == jail_key]
+        return list(self._by_jail.get(jail_key, {}).values())
 
     def overlapping(self, member: Member) -> list[Member]:
         """Return the rules of the same jail that `pkill -f` with a title may hit too."""
@@ -251,16 +256,15 @@ class Fleet:
             elif action is Action.REST:
                 member.next_arming = now.wall + member.wait(now)
             todo.append(Do(_PLAIN[action], member))
-        self._forget(member)
+        if member.life.over:
+            self._forget(member)
         return todo
 
     def trigger(self, member: Member, now: Now) -> list[Do]:
         """Take the probe's death by its signal."""
         if member.life.phase is Phase.ARMED:
             member.window.note(now.steady)
-        event = sort_trigger(
-            member.rule.policy, member.life.runs, member.window.wait(now.steady)
-        )
+        event = sort_trigger(member.rule.policy, member.life.runs, member.window.wait(now.steady))
         return self.apply(member, event, now)
 
     def release(self, member: Member, now: Now) -> list[Do]:
@@ -319,8 +323,12 @@ class Fleet:
         return Do(Act.START, run.member, run)
 
     def _forget(self, member: Member) -> None:
-        if member.life.over:
-            self.members.pop(member.rule.id, None)
+        if self.members.pop(member.rule.id, None) is None:
+            return  # withdrawn once more: two administrators, one rule
+        neighbours = self._by_jail[member.jail_key]
+        del neighbours[member.rule.id]
+        if not neighbours:
+            del self._by_jail[member.jail_key]
 
     # --- counts ---------------------------------------------------------------------
 

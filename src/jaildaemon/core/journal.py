@@ -77,6 +77,8 @@ class KnownRule:
     triggers: int = 0
     refused: int = 0
     held: str | None = None
+    gone: bool = False
+    """Withdrawn, but a run goes on."""
     runs: dict[str, OpenRun] = field(default_factory=dict)
 
 
@@ -124,7 +126,7 @@ class History:
         if known is not None and not known.runs:
             del self.rules[rule]
         elif known is not None:
-            known.record["gone"] = True  # until its last run has ended
+            known.gone = True
 
     def _of_rule(self, kind: str, known: KnownRule, record: Record) -> None:
         run = str(record.get("run", ""))
@@ -143,7 +145,7 @@ class History:
             if was_open and kind == "end":
                 known.last_end = seconds
             known.refused += kind == "refused"
-            if known.record.get("gone") and not known.runs:
+            if known.gone and not known.runs:
                 del self.rules[str(record["rule"])]
         elif kind == "hold":
             known.held = str(record.get("reason", ""))
@@ -155,7 +157,7 @@ class History:
         found: list[Record] = []
         for name, known in self.rules.items():
             open_runs = {run.s for run in known.runs.values()}
-            rule: Record = {k: v for k, v in known.record.items() if k != "gone"}
+            rule: Record = dict(known.record)
             rule["times"] = [s for s in known.times if s not in open_runs]
             rule["triggers"] = known.triggers - len(known.runs)
             rule["refused"] = known.refused
@@ -172,8 +174,10 @@ class History:
                 if run.pid is not None:
                     found.append({"kind": "pid", **base, "pid": run.pid})
             if known.held is not None:
-                found.append({"kind": "hold", "t": 0.0, "s": 0.0, "rule": name, "reason": known.held})
-            if known.record.get("gone"):
+                found.append(
+                    {"kind": "hold", "t": 0.0, "s": 0.0, "rule": name, "reason": known.held}
+                )
+            if known.gone:
                 found.append({"kind": "unrule", "t": 0.0, "s": 0.0, "rule": name, "reason": "gone"})
         return found
 

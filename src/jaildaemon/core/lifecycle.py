@@ -26,8 +26,9 @@
 #
 # Runs are counted beside the phase, for under Respawn.NOW they go on through
 # any of them.  A run counts from its trigger on, also while it settles or waits
-# in the queue: what becomes of it until its end is core/fleet.py's.  "Never two visible probes of one rule" holds because ARM is an
-# action only of cells whose phase has no probe.
+# in the queue: what becomes of it until its end is core/fleet.py's.
+# "Never two visible probes of one rule" holds because ARM is an action only of
+# cells whose phase has no probe.
 """The life of a rule as a table: (phase, event) -> (phase, actions)."""
 
 import enum

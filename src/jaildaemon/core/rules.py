@@ -115,7 +115,15 @@ def make_policy(  # noqa: PLR0913 - the fields of a Policy
     except ValueError as error:
         raise Refused("attach", field, str(error)) from None
     return Policy(
-        when, uid or 0, gid or 0, signal or "HUP", rate, rest, longest, quiet, concurrency,
+        when,
+        uid or 0,
+        gid or 0,
+        signal or "HUP",
+        rate,
+        rest,
+        longest,
+        quiet,
+        concurrency,
         run_as or "root",
     )
 

@@ -28,8 +28,7 @@ ACCESS = {
 daemon's own user namespace.  What is not here is not implemented."""
 
 NOT_IMPLEMENTED = frozenset(
-    f"{INTERFACE}.{name}"
-    for name in ("Log", "Explain", "Fire", "Hold", "Release", "Reload")
+    f"{INTERFACE}.{name}" for name in ("Log", "Explain", "Fire", "Hold", "Release", "Reload")
 )
 """What the interface promises and this version does not do yet."""
 

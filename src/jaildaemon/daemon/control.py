@@ -110,7 +110,7 @@ class Connection:
             self._server.methods.call(method, parameters, call)
         except BadParameter as error:
             self._call = None
-            name = {"parameter": error.name}
+            name: Parameters = {"parameter": error.name}
             self._reply(wire.error(f"{wire.SERVICE}.InvalidParameter", name))
 
     # --- out -------------------------------------------------------------------

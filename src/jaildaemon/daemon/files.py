@@ -172,7 +172,12 @@ class ControlSocket:
     def _bind(self, backend: Backend) -> None:
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISSOCK(os.lstat(self.path).st_mode):
-                raise Refused(_START, self.path, "exists and is not a socket", "remove it, or choose another with -f")
+                raise Refused(
+                    _START,
+                    self.path,
+                    "exists and is not a socket",
+                    "remove it, or choose another with -f",
+                )
             who = _running_instance(self.path, backend)
             if who:
                 raise Refused(_START, self.path, f"jaildaemon is already running: {who}")
@@ -186,7 +191,9 @@ class ControlSocket:
             self._made = os.lstat(self.path)
         except OSError as error:
             self.listener.close()
-            raise _refuse(self.path, error, "the directory must exist; a path has at most 103 bytes") from error
+            raise _refuse(
+                self.path, error, "the directory must exist; a path has at most 103 bytes"
+            ) from error
 
     def remove(self) -> None:
         """Close and remove the socket, if it is still ours, and the lock."""

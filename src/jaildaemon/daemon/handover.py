@@ -19,6 +19,8 @@ from pathlib import Path
 import attrs
 
 from jaildaemon.backends.base import Backend, Death
+from jaildaemon.core.journal import History, decode
+from jaildaemon.daemon.journal import NAME
 from jaildaemon.daemon.schema import BadParameter, structure
 from jaildaemon.errors import JaildaemonError, Refused
 
@@ -82,7 +84,7 @@ def read(fd: int) -> Handover:
 
 
 def inherited() -> tuple[int, bool] | None:
-    """Return the handover's descriptor and whether this is the rehearsal; None at a normal start."""
+    """Return the handover's descriptor, and whether this is only the rehearsal; else None."""
     words = os.environ.pop(VARIABLE, "").split()
     if not words:
         return None
@@ -114,7 +116,7 @@ class Restart:
         `answer` is told why not, or None in the moment before the exec.
         """
         self._backend, self._describe, self._answer = backend, describe, answer
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - read when the child has ended
         self._when_quiet(self._rehearse)
 
     def _when_quiet(self, act: Callable[[Handover], None]) -> None:
@@ -167,7 +169,7 @@ class Restart:
             os.set_inheritable(keep, True)
         self._answer(None)
         try:
-            os.execve(sys.executable, _program, {**os.environ, VARIABLE: str(fd)})
+            os.execve(sys.executable, _program, {**os.environ, VARIABLE: str(fd)})  # noqa: S606
         except OSError as error:
             for keep in handover.descriptors():
                 os.set_inheritable(keep, False)
@@ -179,9 +181,6 @@ class Restart:
 
 def load_journal(state: Path) -> None:
     """Read the journal as the new version would, and change nothing: the rehearsal's part."""
-    from jaildaemon.core.journal import History, decode
-    from jaildaemon.daemon.journal import NAME
-
     history = History()
     for line in (state / NAME).read_bytes().splitlines():
         history.read(decode(line))

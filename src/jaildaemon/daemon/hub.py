@@ -3,8 +3,8 @@
 
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaildaemon.backends.base import Backend, Jail
 from jaildaemon.core.fleet import Act, Do, Fleet, Member, Now, Run, Stage
@@ -13,6 +13,9 @@ from jaildaemon.daemon.journal import Journal, Log
 from jaildaemon.daemon.keeper import Keeper
 from jaildaemon.daemon.runner import Runner
 from jaildaemon.errors import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def now() -> Now:
@@ -110,13 +113,14 @@ class Hub:
 
     def _after(self, member: Member) -> None:
         rule = member.rule.id
-        known = self.journal.history.rules.get(rule)
-        if member.life.phase is Phase.GONE and not self.ending and known is not None:
-            if not known.record.get("gone"):
+        if member.life.phase is Phase.GONE and not self.ending:
+            known = self.journal.history.rules.get(rule)
+            if known is not None and not known.gone:
                 self.journal.keep(
                     self.journal.record("unrule", rule=rule, reason=member.reason or "detached")
                 )
-        if member.life.over and self.keepers.pop(rule, None):
+        if member.life.over and rule in self.keepers:
+            del self.keepers[rule]
             self.forget_jail(member.jail_key)
         self.changed()
 
@@ -162,5 +166,3 @@ class Hub:
     def jail_of(self, run: Run) -> Jail:
         """Return the jail of a run's rule."""
         return self.jails[run.member.jail_key]
-
-

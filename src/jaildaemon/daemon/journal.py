@@ -18,6 +18,8 @@ NAME = "journal.jsonl"
 OLD_NAME = "journal.1.jsonl"
 MAX_BYTES = 10_000_000
 """Then a new journal is begun; the old one stays as OLD_NAME."""
+MAX_UNWRITTEN = 1000
+"""Records kept in memory while nothing can be written: the first ones tell enough."""
 
 Log = Callable[[str], None]
 
@@ -84,8 +86,7 @@ class Journal:
             self.write(record)
         except OSError as error:
             self._log(f"journal: {error.strerror}; kept in memory: {record['kind']}")
-            # Bounded: of a long standstill the first refusals tell enough.
-            if len(self._unwritten) < 1000:
+            if len(self._unwritten) < MAX_UNWRITTEN:
                 self._unwritten.append(record)
 
     def check(self) -> None:

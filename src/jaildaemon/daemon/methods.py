@@ -74,7 +74,7 @@ class Methods:
     def call(self, method: str, parameters: object, call: Call) -> None:
         """Carry out `method`, which is in the access table; BadParameter."""
         cls, function = self._table[method]
-        wish = schema.structure(parameters, cls)
+        wish: object = schema.structure(parameters, cls)
         try:
             if wire.ACCESS[method] != "any" and call.peer.uid != os.geteuid():
                 raise NotPermitted(method, f"uid {call.peer.uid}", "only root may do this")
@@ -96,9 +96,7 @@ class Methods:
             }
         )
 
-    def get_interface_description(
-        self, wish: schema.GetInterfaceDescription, call: Call
-    ) -> None:
+    def get_interface_description(self, wish: schema.GetInterfaceDescription, call: Call) -> None:
         """Answer with the interface's own text."""
         files = {wire.INTERFACE: DESCRIPTION, wire.SERVICE: SERVICE_DESCRIPTION}
         if wish.interface not in files:

@@ -58,7 +58,7 @@ class _Recovery:
             self._drop(f"its record cannot be used: {error}")
             return
         jail = self._jail()
-        gone = bool(known.record.get("gone")) or jail is None
+        gone = known.gone or jail is None
         if rule.policy.respawn is Respawn.NO and known.runs:
             gone = True  # its one shot is spent
         alive = self._sort_runs(can_start=jail is not None)

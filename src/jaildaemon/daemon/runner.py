@@ -2,7 +2,6 @@
 """What becomes of a trigger: settle, queue, start, timeout, end, each in the journal."""
 
 import signal
-
 from pathlib import Path
 from typing import Protocol
 
@@ -199,5 +198,3 @@ class Runner:
 
     def _say(self, run: Run, what: str) -> None:
         self._hub.log(f"{run.member.rule.id}: {what}")
-
-

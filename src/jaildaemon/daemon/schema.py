@@ -113,7 +113,7 @@ def _first_name(error: BaseException) -> str:
                     return f"{note.name}.{rest}" if rest else str(note.name)
             extra = getattr(inner, "extra_fields", None)
             if extra:
-                return min(extra)
+                return str(min(extra))
     return ""
 
 

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import syslog
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -250,7 +250,7 @@ def resume(places: Places, fd: int, *, rehearsal: bool) -> int:
 
 
 def _absolute(path: str) -> str:
-    """The daemon works in /: what was given relative to here must not move."""
+    """Keep what was given relative to here: the daemon works in /."""
     return str(Path(path).absolute())
 
 
@@ -274,8 +274,8 @@ def start(places: Places, *, foreground: bool) -> int:
     if os.fork() > 0:
         os.close(write_fd)
         with os.fdopen(read_fd, "rb") as pipe:
-            told = pipe.read()
-        return told[0] if told else 1
+            code = pipe.read()
+        return code[0] if code else 1
     os.close(read_fd)
     os.setsid()
     told = [False]
@@ -303,5 +303,3 @@ def start(places: Places, *, foreground: bool) -> int:
             tell(error.exit_code)
         return error.exit_code
     return 0
-
-

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""FreeBSD: probes in jails, by a helper that enters the jail and becomes the probe.
+
+Sources: jail_attach(2), posix_spawn(3), procctl(2), unix(4), kern_jail.c, kern_proc.c.
+"""
+
+import errno
+import os
+import signal
+import stat
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+from jaildaemon.backends import freebsd_libc as libc
+from jaildaemon.backends.base import (
+    FD_GO,
+    FD_JAIL,
+    FD_STATUS,
+    FLAG_DESCRIPTOR,
+    ArmingError,
+    Backend,
+    Jail,
+    JailLost,
+    Peer,
+    Spawned,
+    pack_params,
+    reserve_helper_descriptors,
+)
+from jaildaemon.backends.freebsd_jails import (
+    INIT_PID,
+    FreeBSDJail,
+    Jails,
+    start_since_boot,
+)
+from jaildaemon.backends.freebsd_watcher import FreeBSDWatcher
+from jaildaemon.errors import JaildaemonError, NotPermitted, Refused
+
+assert sys.platform.startswith("freebsd")
+
+NO_UID = 2**32 - 1  # what no process has
+
+
+def check_helper(path: Path) -> None:
+    """Refuse a helper that others than root could change: it is started anew for each probe."""
+    try:
+        found = os.lstat(path)
+    except OSError as error:
+        why = f"the helper cannot be used: {error.strerror}"
+        raise Refused("start", str(path), why, "build it with make, or install it again") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise Refused("start", str(path), "the helper is not a regular file")
+    if found.st_uid != 0:
+        why = f"the helper belongs to uid {found.st_uid}, not to root"
+        raise Refused("start", str(path), why, f"chown root {path}")
+    # Gid 0 is wheel: who is in it may become root anyway.
+    if found.st_mode & (stat.S_IWOTH | (stat.S_IWGRP if found.st_gid else 0)):
+        why = "the helper can be written by others than root"
+        raise Refused("start", str(path), why, f"chmod go-w {path}")
+
+
+class FreeBSDBackend(Backend):
+    """Probes in jails.  `helper` is the path of the helper, which becomes the probe."""
+
+    signals: ClassVar[dict[str, int]] = {"HUP": signal.SIGHUP, "USR1": signal.SIGUSR1}
+    state_directory = "/var/db/jaildaemon"
+
+    def __init__(self, helper: Path) -> None:
+        check_helper(helper)
+        reserve_helper_descriptors()
+        self._helper = str(helper)
+        self._pid = os.getpid()
+        self.watcher: FreeBSDWatcher = FreeBSDWatcher()
+        self._jails = Jails(self.watcher)
+
+    def resolve(self, text: str) -> FreeBSDJail:
+        """Find a jail by its jid or its name, as jls(8) of the host shows them."""
+        return self._jails.resolve(text)
+
+    def boot_id(self) -> str:
+        """Return kern.boot_id; on 13, which has none, when init was started after the boot.
+
+        That is a number of microseconds, which differs from boot to boot; and a
+        jail is only known again if a process of it started at the same one too.
+        """
+        random = libc.boot_id()
+        if random is not None:
+            return random.hex()
+        seconds, microseconds = start_since_boot(libc.process(INIT_PID))
+        return f"init+{seconds}.{microseconds}"
+
+    def recover(self, identity: dict[str, object]) -> FreeBSDJail:
+        """Find the jail of this jid, name and path that still has one of its processes."""
+        return self._jails.recover(identity)
+
+    def find_run(self, run: str, pid: int | None) -> int | None:
+        """Look for the session leader with JAILDAEMON_RUN in its environment (kern.proc.env)."""
+        wanted = f"JAILDAEMON_RUN={run}".encode()
+        for candidate in [pid] if pid else [process.pid for process in libc.processes()]:
+            try:
+                if wanted in libc.environment(candidate) and os.getsid(candidate) == candidate:
+                    return candidate
+            except OSError:
+                continue  # it ended between the listing and the look, or has no memory (kernel)
+        return None
+
+    def spawn(self, jail: Jail, title: str, uid: int, gid: int) -> Spawned:
+        """Start the helper, its parameters already in the pipe."""
+        assert isinstance(jail, FreeBSDJail)
+        desc = jail.prison.desc
+        status_fd, their_status = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        their_go, go_fd = os.pipe()
+        actions = [
+            (os.POSIX_SPAWN_DUP2, their_status, FD_STATUS),
+            (os.POSIX_SPAWN_DUP2, their_go, FD_GO),
+        ]
+        if desc >= 0:
+            actions.append((os.POSIX_SPAWN_DUP2, desc, FD_JAIL))
+        try:
+            flags = FLAG_DESCRIPTOR if desc >= 0 else 0
+            os.write(go_fd, pack_params(flags=flags, target=jail.number, uid=uid, gid=gid))
+            pid = os.posix_spawn(
+                self._helper,
+                [title],
+                {},
+                file_actions=actions,
+                # HUP is blocked from the first instruction on.
+                setsigmask=signal.valid_signals(),
+            )
+        except BaseException:
+            os.close(status_fd)
+            os.close(go_fd)
+            raise
+        finally:
+            os.close(their_status)
+            os.close(their_go)
+        return Spawned(pid, pid, status_fd, go_fd)
+
+    def probe_reported(self, jail: Jail, untrusted_pid: int) -> int:  # noqa: ARG002
+        """Refuse: the helper is the probe, and reports no pid."""
+        raise ArmingError("attach", jail.name, "the helper reported a pid, and has none to report")
+
+    def verify(self, jail: Jail, pid: int) -> None:
+        """Check that the probe is our child, in the jail, and that it is the very same jail."""
+        assert isinstance(jail, FreeBSDJail)
+        try:
+            if libc.process(pid).ppid != self._pid:
+                raise ArmingError("attach", jail.name, "the probe is not our child")
+            self._jails.moved_in(jail, pid)
+        except OSError as error:
+            why = f"the probe cannot be examined: {error.strerror or error}"
+            raise ArmingError("attach", jail.name, why) from error
+
+    def explain(self, jail: Jail, step: str, error: int) -> JaildaemonError:
+        """Say what a failed step of helper_freebsd.c means."""
+        why = f"step {step} of the helper failed: {os.strerror(error)}"
+        match step, error:
+            case "enter", (errno.EINVAL | errno.ENOENT):
+                # No such jid, or dying; the descriptor's jail was removed.
+                return JailLost("attach", jail.name, "the jail has ended")
+            case "enter", errno.EPERM:
+                hint = "the daemon must be root, and no MAC policy may forbid it to enter jails"
+                return NotPermitted("attach", jail.name, why, hint)
+            case "enter", errno.ENOTDIR:
+                hint = "the file system of the jail's path is no longer mounted"
+                return ArmingError("attach", jail.name, why, hint)
+            case "enter", errno.EDEADLK:
+                return ArmingError("attach", jail.name, why, "the jail's cpuset leaves us no CPU")
+            case (("session" | "groups" | "gid" | "uid"), errno.EPERM):
+                return NotPermitted("attach", jail.name, why, "the daemon must be root")
+            case "untrace", errno.EBUSY:
+                why = "the probe is being traced, and would be in the jail too"
+                hint = "end the daemon's truss(1), ktrace(1) or debugger (ktrace -C)"
+                return ArmingError("attach", jail.name, why, hint)
+            case "params", errno.EINVAL:
+                why = "the helper is of another version than the daemon"
+                return ArmingError("attach", jail.name, why, "restart the daemon")
+        return ArmingError("attach", jail.name, why)
+
+    def strays(self) -> list[int]:
+        """Return none: the helper is the probe, so its pid is known from the start."""
+        return []
+
+    def restore_limits(self, pid: int) -> None:
+        """Do nothing: we raise no limit of our own, for an armed probe costs no descriptor."""
+
+    def peer(self, fd: int) -> Peer:
+        """Say who called; anybody in a jail is outside, as is who cannot be examined."""
+        uid, pid = NO_UID, 0
+        try:
+            uid, pid = libc.peer_credentials(fd)
+            return Peer(uid, pid, self._outside(pid))
+        except OSError as error:
+            return Peer(uid, pid, f"its process cannot be examined: {error.strerror or error}")
+
+    def _outside(self, pid: int) -> str | None:
+        if pid <= 0:
+            return "the kernel does not say which process it is"
+        first, again = libc.process(pid), libc.process(pid)
+        # Of a process that is in no jail but our own, it reads 0 (kern_proc.c).
+        if first.jid != 0 or again.jid != 0:
+            return f"it is in jail {first.jid or again.jid}"
+        if again.zombie or first.start != again.start:
+            return "its process has ended"
+        return None

@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Which jail it is: found once by jid or name, and from then on this very one.
+
+A jid, even a fixed one with its name and path, comes back when a jail is
+restarted.  FreeBSD 15 has descriptors of jails, which do not.  13 and 14 have
+no generation, so there it is proved that a jail is the same one: it cannot have
+ended while a probe that was found in it is not reaped (its credentials hold the
+jid, kern_jail.c), nor while a process that lived in it then lives in it now.
+"""
+
+import errno
+import os
+import signal
+import sys
+import time
+
+from jaildaemon.backends import freebsd_libc as libc
+from jaildaemon.backends.base import Jail, JailLost
+from jaildaemon.backends.freebsd_watcher import FreeBSDWatcher
+from jaildaemon.errors import NoSuchJail, Refused
+
+assert sys.platform.startswith("freebsd")
+
+JAIL_HINT = "-j takes the jid or the name of a running jail, see jls(8)"
+JAIL_MAX = 999_999  # sys/jail.h
+INIT_PID = 1
+WITNESSES = 8
+"""How many of a jail's oldest processes are remembered.  One that lives on is enough."""
+SNAPSHOT_SECONDS = 1.0
+"""How old a list of all processes may be: a burst of triggers must not make one each."""
+GRACE_SECONDS = 2.0
+"""Between the two looks that find a non-persistent jail to have no process but ours."""
+
+Start = tuple[int, int]
+
+
+class Prison:
+    """One jail of the kernel, for as long as we speak of it.  All its handles share this."""
+
+    def __init__(self, facts: libc.JailFacts, serial: int) -> None:
+        self.jid, self.name, self.path, self.desc = facts.jid, facts.name, facts.path, facts.desc
+        self.key = f"{facts.jid}:{facts.name}:{serial}"
+        self.handles = 0
+        self.probes: set[int] = set()
+        """Verified to be in it, and not reaped."""
+        self.verified = False
+        """Whether there ever was such a probe."""
+        self.pinned_since = 0.0
+        self.witnesses: dict[int, Start] = {}
+        """Pid and start time of residents; once there were some, there always are."""
+        self.end_watched = False
+
+    def look(self) -> libc.JailFacts | None:
+        """Return what stands in its place now; None if nothing does that we know it by."""
+        try:
+            if self.desc >= 0:
+                return libc.jail_get(desc=self.desc, flags=libc.JAIL_USE_DESC)
+            facts = libc.jail_get(jid=self.jid)
+        except OSError:
+            # ENOENT: none, or it is dying.  Whatever else it may be, the jail is not shown.
+            return None
+        return facts if (facts.name, facts.path) == (self.name, self.path) else None
+
+
+class FreeBSDJail(Jail):
+    """A handle of a jail."""
+
+    def __init__(self, jails: "Jails", prison: Prison) -> None:
+        self._jails, self.prison = jails, prison
+        self.key, self.name, self.number = prison.key, prison.name, prison.jid
+        prison.handles += 1
+
+    def alive(self) -> bool:
+        """Say whether the jail runs; on 13 and 14, whether one of its jid, name and path does."""
+        return self.prison.look() is not None
+
+    def identity(self) -> dict[str, object]:
+        """Return jid, name, path, and the oldest processes of the jail that are not ours."""
+        prison = self.prison
+        witnesses = [[pid, *start] for pid, start in self._jails.witnesses(prison).items()]
+        return {
+            "jid": prison.jid,
+            "name": prison.name,
+            "path": prison.path,
+            "witnesses": witnesses,
+        }
+
+    def unsettled(self) -> str | None:
+        """Say why it is ending or has ended: dying, or nobody but our probes is left in it."""
+        facts = self.prison.look()
+        if facts is None:
+            return "the jail has ended, or is dying"
+        if not facts.persist and not self._jails.others(self.prison):
+            return "no process is left in the jail"
+        return None
+
+    def close(self) -> None:
+        """Give back the handle; with the last one the jail is forgotten."""
+        self.prison.handles -= 1
+        if self.prison.handles == 0:
+            self._jails.forget(self.prison)
+
+
+def start_since_boot(process: libc.ProcessFacts) -> Start:
+    """Return when a process was started, in seconds and microseconds after the boot."""
+    # The kernel adds the boot time, which moves when the clock is set.
+    boot = libc.boot_time()
+    return process.start[0] - boot[0], process.start[1] - boot[1]
+
+
+def _lives(pid: int, start: Start, jid: int) -> bool:
+    """Say whether that very process still lives in jail `jid`."""
+    try:
+        process = libc.process(pid)
+    except OSError:
+        return False
+    return not process.zombie and process.jid == jid and start_since_boot(process) == start
+
+
+class Jails:
+    """Every jail that we speak of, and the probes that stand in them."""
+
+    def __init__(self, watcher: FreeBSDWatcher) -> None:
+        self._watcher = watcher
+        watcher.before_reap = self._before_reap
+        self._pid = os.getpid()
+        self._prisons: dict[int, Prison] = {}
+        self._homes: dict[int, Prison] = {}
+        """Where each verified probe is."""
+        self._serial = 0
+        self._descriptors = True
+        """Until this kernel has been found to have none (before 15)."""
+        self._snapshot: tuple[float, list[libc.ProcessFacts]] = (0.0, [])
+
+    # --- finding -----------------------------------------------------------------
+
+    def resolve(self, text: str) -> FreeBSDJail:
+        """Find a jail by its jid or its name, as jls(8) of the host shows them."""
+        facts = self._find(text)
+        prison = self._prisons.get(facts.jid)
+        if prison is not None and self._is(prison, facts):
+            if facts.desc >= 0:
+                os.close(facts.desc)
+        else:
+            self._serial += 1
+            prison = self._prisons[facts.jid] = Prison(facts, self._serial)
+        return FreeBSDJail(self, prison)
+
+    def _find(self, text: str) -> libc.JailFacts:
+        jid, name = 0, text
+        if text.isascii() and text.isdecimal():
+            # At most seven digits: int() of a million of them takes its time.
+            jid, name = int(text[:7]), ""
+            if jid == 0 and len(text) <= len(str(JAIL_MAX)):
+                raise Refused("attach", text, "is the host itself, not a jail", JAIL_HINT)
+        try:
+            size = len(os.fsencode(name))
+        except UnicodeEncodeError:
+            size = libc.NAME_SIZE
+        if not text or jid > JAIL_MAX or size >= libc.NAME_SIZE or "\0" in name:
+            raise NoSuchJail("attach", text[:80], "neither a jid nor a jail's name", JAIL_HINT)
+        try:
+            return self._get(jid, name)
+        except OSError as error:
+            why = error.strerror or str(error)
+            if error.errno == errno.ENOENT:
+                raise NoSuchJail("attach", text, why, JAIL_HINT) from error
+            raise Refused("attach", text, f"the jail cannot be examined: {why}") from error
+
+    def _get(self, jid: int, name: str) -> libc.JailFacts:
+        """Call jail_get(2), with a descriptor of the jail where the kernel has them."""
+        if self._descriptors:
+            try:
+                facts = libc.jail_get(jid=jid, name=name, flags=libc.JAIL_GET_DESC)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                self._descriptors = False
+            else:
+                # It is made without (kern_jaildesc.c), and in a jail it would be a way out.
+                os.set_inheritable(facts.desc, False)
+                return facts
+        return libc.jail_get(jid=jid, name=name)
+
+    def _is(self, prison: Prison, facts: libc.JailFacts) -> bool:
+        """Say whether the jail just found is `prison`, which has the same jid."""
+        now = prison.look()
+        if now is None or now.jid != facts.jid:
+            return False
+        # A descriptor is proof.  Without one, what was never verified is what we
+        # find: nothing has been built on it yet.
+        return prison.desc >= 0 or not prison.verified or self._proven(prison)
+
+    def forget(self, prison: Prison) -> None:
+        """Take note that nobody speaks of `prison` any more."""
+        if self._prisons.get(prison.jid) is prison:
+            del self._prisons[prison.jid]
+        if prison.desc >= 0:
+            os.close(prison.desc)
+
+    def witnesses(self, prison: Prison) -> dict[int, Start]:
+        """Return some of the jail's processes, by which a later daemon can know it again."""
+        found = sorted(self.others(prison), key=lambda p: p.start)
+        return {p.pid: start_since_boot(p) for p in found[:WITNESSES]}
+
+    def recover(self, identity: dict[str, object]) -> FreeBSDJail:
+        """Find the very jail of this identity, in this boot; NoSuchJail says why not."""
+        jid, witnesses = identity.get("jid"), identity.get("witnesses")
+        if not isinstance(jid, int) or not isinstance(witnesses, list):
+            raise NoSuchJail("attach", str(jid), "no jail was recorded")
+        jail = self.resolve(str(jid))
+        prison = jail.prison
+        same = (prison.name, prison.path) == (identity.get("name"), identity.get("path"))
+        if same and any(_lives(pid, (sec, usec), jid) for pid, sec, usec in witnesses):
+            return jail
+        jail.close()
+        why = "no process of it is left to tell it from a later jail of the same jid"
+        raise NoSuchJail("attach", str(identity.get("name")), why if same else "it has ended")
+
+    # --- proving -----------------------------------------------------------------
+
+    def moved_in(self, jail: FreeBSDJail, pid: int) -> None:
+        """Take note that our probe `pid` is in the jail; JailLost unless it is this very one."""
+        prison = jail.prison
+        probe, facts = libc.process(pid), prison.look()
+        # The probe's credentials hold its jail by now: its jid cannot be given
+        # to another one (13, 14), or the descriptor tells them apart (15).
+        if facts is None or probe.jid != facts.jid:
+            raise JailLost("attach", jail.name, "the jail has ended")
+        if prison.desc < 0 and prison.verified and not self._proven(prison):
+            why = "no process of it is left to tell it from a later jail of the same jid"
+            raise JailLost("attach", jail.name, why, "if it is the same, ask for the rule again")
+        if not prison.probes:
+            prison.pinned_since = time.monotonic()
+        prison.verified = True
+        prison.probes.add(pid)
+        self._homes[pid] = prison
+        if not facts.persist and not prison.end_watched:
+            self._watch_end(prison)
+
+    def _proven(self, prison: Prison) -> bool:
+        """Say whether the jail of this jid, name and path is still `prison` (13 and 14)."""
+        if any(self._watcher.watches(pid) for pid in prison.probes):
+            return True
+        if not prison.witnesses:
+            # A jail in which nobody was ever seen to live.  It could only be
+            # taken for one that the host's administrator has made with the same
+            # jid, name and path; to refuse would make -r useless in it.
+            return True
+        return self._witnessed(prison)
+
+    def _witnessed(self, prison: Prison) -> bool:
+        return any(_lives(pid, start, prison.jid) for pid, start in prison.witnesses.items())
+
+    def _before_reap(self, pid: int) -> None:
+        """Take note of who lives in the jail while a dead probe of ours still holds its jid."""
+        prison = self._homes.pop(pid, None)
+        if prison is None:
+            return
+        if prison.desc < 0 and not self._witnessed(prison) and prison.look() is not None:
+            prison.witnesses = self._residents(prison) or prison.witnesses
+        prison.probes.discard(pid)
+
+    def _residents(self, prison: Prison) -> dict[int, Start]:
+        """Return the jail's oldest processes, without its visitors.
+
+        Who came by jexec(8) has an ancestor outside, and goes again; who lives
+        there was left to init.
+        """
+        everybody = {process.pid: process for process in self._processes(prison.pinned_since)}
+
+        def lives_there(process: libc.ProcessFacts | None) -> bool:
+            while process is not None and process.jid == prison.jid and not process.zombie:
+                if process.ppid == INIT_PID:
+                    return True
+                process = everybody.get(process.ppid)
+            return False
+
+        found = sorted(filter(lives_there, everybody.values()), key=lambda p: p.start)
+        return {p.pid: start_since_boot(p) for p in found[:WITNESSES]}
+
+    def _processes(self, since: float) -> list[libc.ProcessFacts]:
+        """Return all processes, as they were at some time after `since`; none if unknown."""
+        now = time.monotonic()
+        if self._snapshot[0] < max(since, now - SNAPSHOT_SECONDS):
+            try:
+                self._snapshot = (now, libc.processes())
+            except OSError:
+                return []
+        return self._snapshot[1]
+
+    # --- the end of a jail that does not persist -----------------------------------
+
+    def _watch_end(self, prison: Prison) -> None:
+        """See to it that our probes are not what keeps a non-persistent jail alive.
+
+        Such a jail ends with its last process (jail(8), persist), and a probe
+        is one (kern_jail.c, do_jail_attach takes pr_uref).
+        """
+        prison.end_watched = True
+        # The oldest is the likeliest to last.  When it ends, there may be others.
+        for companion in sorted(self.others(prison), key=lambda p: p.start):
+            try:
+                self._watcher.watch_stranger(companion.pid, lambda _: self._watch_on(prison))
+            except OSError:
+                continue  # ESRCH: it has ended in this instant
+            return
+        self._watcher.call_in(GRACE_SECONDS, lambda: self._second_look(prison))
+
+    def others(self, prison: Prison) -> list[libc.ProcessFacts]:
+        """Return the living processes of the jail that are not our children."""
+        return [
+            process
+            for process in self._processes(time.monotonic())
+            if process.jid == prison.jid and process.ppid != self._pid and not process.zombie
+        ]
+
+    def _watch_on(self, prison: Prison) -> None:
+        prison.end_watched = False
+        # Without a probe of ours nothing is kept alive; the next one begins anew.
+        if prison.handles and prison.probes:
+            self._watch_end(prison)
+
+    def _second_look(self, prison: Prison) -> None:
+        facts = prison.look() if prison.handles and prison.probes else None
+        if facts is None or facts.persist or self.others(prison):
+            self._watch_on(prison)
+            return
+        prison.end_watched = False
+        for pid in prison.probes:
+            self._watcher.signal_process(pid, signal.SIGKILL)

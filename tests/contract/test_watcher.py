@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The event loop's part of the contract: descriptors, children, deadlines."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from jaildaemon.backends.base import Death
+from tests.contract.worlds import World
+
+
+@pytest.fixture
+def pipes() -> Iterator[list[tuple[int, int]]]:
+    """Give two pipes; what the test leaves open is closed."""
+    made = [os.pipe(), os.pipe()]
+    yield made
+    for ends in made:
+        for fd in ends:
+            try:
+                os.close(fd)
+            except OSError:
+                continue
+
+
+def test_deadlines_come_in_their_order_and_equal_ones_in_the_order_of_asking(
+    world: World,
+) -> None:
+    told: list[str] = []
+    watcher = world.backend.watcher
+    for name, seconds in (("c", 0.002), ("a", 0), ("b", 0), ("d", 0.003)):
+        watcher.call_in(seconds, lambda name=name: told.append(name))  # type: ignore[misc]
+    world.run_until(lambda: len(told) == 4)
+    assert told == ["a", "b", "c", "d"]
+
+
+def test_a_cancelled_deadline_is_never_called(world: World) -> None:
+    told: list[str] = []
+    watcher = world.backend.watcher
+    first = watcher.call_in(0, lambda: told.append("first"))
+    second = watcher.call_in(0, lambda: told.append("second"))
+    last = watcher.call_in(0, lambda: told.append("last"))
+    watcher.cancel(first)
+    watcher.cancel(first)
+    world.run_until(lambda: "last" in told)
+    assert told == ["second", "last"]
+    for handle in (first, second, last, 10**9):
+        watcher.cancel(handle)  # past, cancelled, or never given: no error
+
+
+def test_a_deadline_may_cancel_one_that_is_due_with_it(world: World) -> None:
+    told: list[str] = []
+    watcher = world.backend.watcher
+    watcher.call_in(0, lambda: watcher.cancel(doomed))
+    doomed = watcher.call_in(0, lambda: told.append("doomed"))
+    watcher.call_in(0, lambda: told.append("last"))
+    world.run_until(lambda: "last" in told)
+    assert told == ["last"]
+
+
+def test_a_deadline_may_ask_for_another(world: World) -> None:
+    told: list[int] = []
+    watcher = world.backend.watcher
+
+    def again() -> None:
+        told.append(len(told))
+        if len(told) < 5:
+            watcher.call_in(0, again)
+
+    watcher.call_in(0, again)
+    world.run_until(lambda: len(told) == 5)
+    assert told == [0, 1, 2, 3, 4]
+
+
+def test_a_readable_descriptor_is_told_until_it_is_read(
+    world: World, pipes: list[tuple[int, int]]
+) -> None:
+    (read_fd, write_fd), _ = pipes
+    told: list[int] = []
+    world.backend.watcher.watch_fd(read_fd, lambda: told.append(read_fd))
+    os.write(write_fd, b"x")
+    world.run_until(lambda: len(told) == 3)
+    world.backend.watcher.unwatch_fd(read_fd)
+    world.backend.watcher.unwatch_fd(read_fd)  # no error
+    done: list[bool] = []
+    world.backend.watcher.call_in(0, lambda: done.append(True))
+    world.run_until(lambda: bool(done))
+    assert len(told) == 3
+
+
+def test_the_end_of_a_pipe_is_readable(world: World, pipes: list[tuple[int, int]]) -> None:
+    (read_fd, write_fd), _ = pipes
+    told: list[bytes] = []
+    world.backend.watcher.watch_fd(read_fd, lambda: told.append(os.read(read_fd, 1)))
+    os.close(write_fd)
+    world.run_until(lambda: bool(told))
+    world.backend.watcher.unwatch_fd(read_fd)
+    assert told[0] == b""
+
+
+def test_watching_again_replaces_what_was_watched_for(
+    world: World, pipes: list[tuple[int, int]]
+) -> None:
+    (read_fd, write_fd), _ = pipes
+    told: list[str] = []
+    watcher = world.backend.watcher
+    watcher.watch_fd(write_fd, lambda: told.append("never: nothing can be read from it"))
+    watcher.watch_fd(write_fd, lambda: told.append("writable"), write=True)
+    world.run_until(lambda: bool(told))
+    assert told == ["writable"]
+    watcher.unwatch_fd(write_fd)
+    watcher.watch_fd(read_fd, lambda: told.append("old"))
+    watcher.watch_fd(read_fd, lambda: told.append("new"))
+    os.write(write_fd, b"x")
+    world.run_until(lambda: len(told) == 2)
+    watcher.unwatch_fd(read_fd)
+    assert told == ["writable", "new"]
+
+
+def test_a_descriptor_closed_and_reused_within_one_batch_is_not_told_to_the_old_owner(
+    world: World, pipes: list[tuple[int, int]]
+) -> None:
+    """A spurious call of the new owner is allowed: it reads without blocking."""
+    told: list[str] = []
+    watcher = world.backend.watcher
+
+    def take_over(other: int) -> None:
+        for fd, _ in pipes:
+            watcher.unwatch_fd(fd)
+        os.close(other)
+        new, new_write = os.pipe2(os.O_NONBLOCK)
+        pipes.append((new, new_write))
+        assert new == other
+        watcher.watch_fd(new, lambda: told.append("new"))
+        told.append("took over")
+
+    (first, first_write), (second, second_write) = pipes[:2]
+    watcher.watch_fd(first, lambda: take_over(second))
+    watcher.watch_fd(second, lambda: take_over(first))
+    os.write(first_write, b"x")
+    os.write(second_write, b"x")
+    world.run_until(lambda: bool(told))
+    watcher.call_in(0, lambda: told.append("end"))
+    world.run_until(lambda: "end" in told)
+    watcher.unwatch_fd(pipes[-1][0])
+    assert [word for word in told if word != "new"] == ["took over", "end"]
+
+
+@pytest.mark.parametrize("death", [Death(None, 0), Death(None, 7), Death(signal.SIGHUP, None)])
+def test_a_child_is_reaped_and_told_as_it_died(world: World, death: Death) -> None:
+    before = world.children()
+    told: list[Death] = []
+    pid = world.child()
+    world.backend.watcher.watch_process(pid, told.append)
+    world.end_child(pid, death)
+    world.run_until(lambda: bool(told))
+    assert told == [death]
+    assert world.children() == before
+
+
+def test_a_child_that_was_dead_before_it_was_watched_is_told_too(world: World) -> None:
+    before = world.children()
+    told: list[Death] = []
+    pid = world.child()
+    world.end_child(pid, Death(None, 3))
+    world.backend.watcher.watch_process(pid, told.append)
+    world.run_until(lambda: bool(told))
+    assert told == [Death(None, 3)]
+    assert world.children() == before
+
+
+def test_signalling_a_child_that_has_ended_is_no_error_and_changes_nothing(
+    world: World,
+) -> None:
+    told: list[Death] = []
+    pid = world.child()
+    world.backend.watcher.watch_process(pid, told.append)
+    world.end_child(pid, Death(None, 3))
+    world.backend.watcher.signal_process(pid, signal.SIGKILL)
+    world.run_until(lambda: bool(told))
+    assert told == [Death(None, 3)]
+
+
+def test_a_death_may_start_and_watch_the_next_child(world: World) -> None:
+    told: list[Death] = []
+    pids = [world.child(), world.child()]
+
+    def next_one(death: Death) -> None:
+        told.append(death)
+        world.backend.watcher.watch_process(pids[1], told.append)
+        world.end_child(pids[1], Death(None, 2))
+
+    world.backend.watcher.watch_process(pids[0], next_one)
+    world.end_child(pids[0], Death(None, 1))
+    world.run_until(lambda: len(told) == 2)
+    assert told == [Death(None, 1), Death(None, 2)]
