@@ -41,6 +41,7 @@ class Soak:
         self.rule_of: dict[int, str] = {}
         self.respawn: dict[str, str] = {}
         self.names: dict[str, str] = {}
+        self.struck: set[int] = set()
         self.sent: Counter[str] = Counter()
         self.ran: Counter[str] = Counter()
         self.fds_before = self.fds()
@@ -86,14 +87,19 @@ class Soak:
             assert isinstance(rules, list)
             os.kill(self.daemon.pid, signal.SIGUSR1)
             self.read_log("status:")
-            if all(rule["state"] == "armed" for rule in rules):
+            # A signal is sent when kill(2) returns, and seen when the daemon wakes up.
+            unseen = any(rule.get("probe_pid") in self.struck for rule in rules)
+            if not unseen and all(rule["state"] == "armed" for rule in rules):
+                self.struck.clear()
                 return
 
     def strike(self) -> None:
         """Signal some armed probes, mostly with HUP."""
         for name in self.random.sample(sorted(self.armed), min(8, len(self.armed))):
             number = signal.SIGHUP if self.random.random() < 0.8 else self.random.choice(OTHERS)
-            os.kill(self.armed.pop(name), number)
+            pid = self.armed.pop(name)
+            self.struck.add(pid)
+            os.kill(pid, number)
             if number == signal.SIGHUP:
                 self.sent[name] += 1
             if number != signal.SIGHUP or self.respawn[name] == "no":
