@@ -26,11 +26,12 @@ from jaildaemon.backends.base import (
     pack_params,
     reserve_helper_descriptors,
 )
-from jaildaemon.backends.freebsd_jails import FreeBSDJail, Jails
-from jaildaemon.backends.freebsd_watcher import FreeBSDWatcher
 from jaildaemon.errors import JaildaemonError, NotPermitted, Refused
 
 assert sys.platform.startswith("freebsd")
+
+from jaildaemon.backends.freebsd_jails import FreeBSDJail, Jails
+from jaildaemon.backends.freebsd_watcher import FreeBSDWatcher
 
 NO_UID = 2**32 - 1  # what no process has
 
@@ -130,7 +131,7 @@ class FreeBSDBackend(Backend):
                 return ArmingError("attach", jail.name, why, hint)
             case "enter", errno.EDEADLK:
                 return ArmingError("attach", jail.name, why, "the jail's cpuset leaves us no CPU")
-            case ("session" | "groups" | "gid" | "uid"), errno.EPERM:
+            case (("session" | "groups" | "gid" | "uid"), errno.EPERM):
                 return NotPermitted("attach", jail.name, why, "the daemon must be root")
             case "untrace", errno.EBUSY:
                 why = "the probe is being traced, and would be in the jail too"
