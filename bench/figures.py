@@ -114,7 +114,12 @@ def daemon(stack: ExitStack, directory: Path) -> tuple[subprocess.Popen[str], st
 
 def attach(socket: str, jail: str, command: str, title: str, respawn: str) -> int:
     """Arm a probe; return its pid."""
-    wish = {"command": command, "jail": jail, "title": title, "policy": {"respawn": respawn, "limit": "none"}}
+    wish = {
+        "command": command,
+        "jail": jail,
+        "title": title,
+        "policy": {"respawn": respawn, "limit": "none"},
+    }
     pid = client.call(socket, "Attach", dict(wish))["probe_pid"]
     assert isinstance(pid, int)
     return pid

@@ -108,7 +108,8 @@ class Soak:
     def balance(self) -> None:
         """Compare what was sent with what ran."""
         if self.sent != self.ran:
-            raise SystemExit(f"soak: sent - ran {self.sent - self.ran}, ran - sent {self.ran - self.sent}")
+            missing, more = self.sent - self.ran, self.ran - self.sent
+            raise SystemExit(f"soak: sent - ran {missing}, ran - sent {more}")
 
 
 def main() -> int:

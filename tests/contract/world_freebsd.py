@@ -3,14 +3,15 @@
 
 import os
 import subprocess
+import uuid
 
-from jaildaemon.backends.throwaway import FreeBSDJail
 from tests.contract.worlds import RealWorld
 
 
 def _ps(pid: int, *names: str) -> list[str]:
     done = subprocess.run(
-        ["ps", "-ww", "-o", ",".join(f"{name}=" for name in names), "-p", str(pid)],
+        # One -o each: after "=" the rest of the argument is the header, commas and all.
+        ["ps", "-ww", *(f"-o{name}=" for name in names), "-p", str(pid)],
         capture_output=True,
         text=True,
         check=True,
@@ -23,17 +24,19 @@ class FreeBSDWorld(RealWorld):
 
     def __init__(self) -> None:
         super().__init__()
-        self._jails: dict[str, FreeBSDJail] = {}
+        self._jails: set[str] = set()
 
     def jail(self) -> str:
-        """Make one on /."""
-        jail = FreeBSDJail()
-        self._jails[jail.jail] = jail
-        return jail.jail
+        """Make one on /, which needs no process."""
+        name = f"jaildaemon_test_{uuid.uuid4().hex[:8]}"
+        subprocess.run(["jail", "-q", "-c", f"name={name}", "path=/", "persist"], check=True)
+        self._jails.add(name)
+        return name
 
     def end_jail(self, jail: str) -> None:
         """Remove it."""
-        self._jails.pop(jail).close()
+        subprocess.run(["jail", "-q", "-r", jail], check=True)
+        self._jails.remove(jail)
 
     def wait_jail_ended(self, jail: str) -> None:
         """It has: jail(8) waits."""
@@ -50,7 +53,7 @@ class FreeBSDWorld(RealWorld):
 
     def children(self) -> set[int]:
         """Ask ps(1), which is one too."""
-        ps = subprocess.Popen(["ps", "-ax", "-o", "pid=,ppid="], stdout=subprocess.PIPE, text=True)
+        ps = subprocess.Popen(["ps", "-ax", "-opid=", "-oppid="], stdout=subprocess.PIPE, text=True)
         lines, _ = ps.communicate()
         pairs = [line.split() for line in lines.splitlines()]
         ours = {int(pid) for pid, parent in pairs if int(parent) == os.getpid()}

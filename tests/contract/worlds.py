@@ -2,8 +2,10 @@
 """What a test of the contract needs besides the backend: jails, signals, and eyes."""
 
 import abc
+import atexit
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -162,10 +164,12 @@ class RealWorld(World):
     def __init__(self) -> None:
         self.backend = this_system()
         self._children: dict[int, int] = {}
-        with tempfile.TemporaryDirectory() as directory:
-            image = Path(directory) / "jailprobe"
-            subprocess.run(["cc", "-O1", "-o", image, SILENT], check=True)
-            self._silent = this_system(image)
+        # Until our end: FreeBSD starts the helper by its path.
+        directory = tempfile.mkdtemp()
+        atexit.register(shutil.rmtree, directory)
+        image = Path(directory) / "jailprobe"
+        subprocess.run(["cc", "-O1", "-o", image, SILENT], check=True)
+        self._silent = this_system(image)
 
     def kill(self, pid: int, signum: int) -> None:
         """Signal it from the host."""
@@ -198,5 +202,7 @@ class RealWorld(World):
     def silent(self) -> Iterator[None]:
         """Put another program in the helper's place."""
         usual, self.backend = self.backend, self._silent
-        yield
-        self.backend = usual
+        try:
+            yield
+        finally:
+            self.backend = usual

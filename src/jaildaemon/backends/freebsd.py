@@ -27,16 +27,12 @@ from jaildaemon.backends.base import (
     pack_params,
     reserve_helper_descriptors,
 )
-from jaildaemon.backends.freebsd_jails import (
-    INIT_PID,
-    FreeBSDJail,
-    Jails,
-    start_since_boot,
-)
-from jaildaemon.backends.freebsd_watcher import FreeBSDWatcher
 from jaildaemon.errors import JaildaemonError, NotPermitted, Refused
 
 assert sys.platform.startswith("freebsd")
+
+from jaildaemon.backends.freebsd_jails import INIT_PID, FreeBSDJail, Jails, start_since_boot
+from jaildaemon.backends.freebsd_watcher import FreeBSDWatcher
 
 NO_UID = 2**32 - 1  # what no process has
 

@@ -16,10 +16,11 @@ import time
 
 from jaildaemon.backends import freebsd_libc as libc
 from jaildaemon.backends.base import Jail, JailLost
-from jaildaemon.backends.freebsd_watcher import FreeBSDWatcher
 from jaildaemon.errors import NoSuchJail, Refused
 
 assert sys.platform.startswith("freebsd")
+
+from jaildaemon.backends.freebsd_watcher import FreeBSDWatcher
 
 JAIL_HINT = "-j takes the jid or the name of a running jail, see jls(8)"
 JAIL_MAX = 999_999  # sys/jail.h
