@@ -8,7 +8,9 @@ Reading and writing the file is daemon/journal.py's.
 Every record has kind, t (seconds since the epoch) and s (seconds since the
 boot).  Beyond those, by kind:
 
-  boot       boot (the system's boot id), version
+  boot       boot (the system's boot id); last_id and breaks where a new
+             journal was begun
+  break      rule (its breaker key), began: the host did not survive its run
   rule       rule, jail, identity, title, command, policy; and where a new
              journal was begun: times, triggers, refused, last_end, last_trigger
   unrule     rule, reason
@@ -24,6 +26,8 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from jaildaemon.core import breaker
+from jaildaemon.core.breaker import Breaks
 from jaildaemon.core.limits import MAX_COUNT
 
 Record = dict[str, object]
@@ -89,12 +93,15 @@ class History:
         self.boot: str | None = None
         self.last_id = 0
         self.rules: dict[str, KnownRule] = {}
+        self.breaks: Breaks = {}
 
     def read(self, record: Record) -> None:
         """Take the next record."""
         kind, rule = record["kind"], str(record.get("rule", ""))
         if kind == "boot":
-            self._boot(str(record["boot"]))
+            self._boot(record)
+        elif kind == "break":
+            breaker.note(self.breaks, rule, _number(record.get("began")))
         elif kind == "rule":
             self._rule(rule, record)
             if rule.startswith("t") and rule[1:].isdecimal():
@@ -116,7 +123,16 @@ class History:
         known.triggers = int(_number(record.pop("triggers", 0)))
         known.refused = int(_number(record.pop("refused", 0)))
 
-    def _boot(self, boot: str) -> None:
+    def _boot(self, record: Record) -> None:
+        self.last_id = max(self.last_id, int(_number(record.get("last_id"))))
+        breaks = record.get("breaks")
+        if isinstance(breaks, dict):
+            self.breaks = {
+                str(rule): [_number(began) for began in times]
+                for rule, times in breaks.items()
+                if isinstance(times, list)
+            }
+        boot = str(record.get("boot"))
         if boot != self.boot:
             # Nothing that lived in another boot lives now, and its clock is another.
             self.boot, self.rules = boot, {}

@@ -89,6 +89,10 @@ class Journal:
             if len(self._unwritten) < MAX_UNWRITTEN:
                 self._unwritten.append(record)
 
+    def sync(self) -> None:
+        """Have what was written survive the host too (fsync(2))."""
+        os.fsync(self._fd)
+
     def check(self) -> None:
         """Raise OSError while nothing can be written."""
         if self._unwritten:
@@ -96,7 +100,12 @@ class Journal:
 
     def _begin_anew(self) -> None:
         """Replace the file by a new one with what still lives."""
-        boot = self.record("boot", boot=self.history.boot)
+        boot = self.record(
+            "boot",
+            boot=self.history.boot,
+            last_id=self.history.last_id,
+            breaks=self.history.breaks,
+        )
         data = encode([boot, *self.history.snapshot()])
         try:
             new_fd = self._open(f"{NAME}.new")

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from jaildaemon import __version__
 from jaildaemon.backends.base import Peer
-from jaildaemon.core import wire
+from jaildaemon.core import breaker, wire
 from jaildaemon.core.fleet import Member
 from jaildaemon.core.lifecycle import Phase
+from jaildaemon.core.text import shown
 from jaildaemon.daemon import schema
 from jaildaemon.daemon.commands import check_user
 from jaildaemon.daemon.hub import Hub
@@ -110,6 +111,7 @@ class Methods:
         policy = (wish.policy or schema.PolicyWish()).policy()
         check_user(policy.run_as)
         hub = self._hub
+        self._check_breaker(wish)
         jail = hub.resolve(wish.jail)
         try:
             old = self.fleet.of_jail(jail.key)
@@ -137,6 +139,15 @@ class Methods:
 
         self._waiting.append(armed_or_not)
         keeper.arm()
+
+    def _check_breaker(self, wish: schema.Attach) -> None:
+        breaks = self._hub.journal.history.breaks
+        key = breaker.key(wish.title, wish.command)
+        seconds = breaker.broken(breaks, key, self._hub.now().wall)
+        if seconds is not None:
+            why = f"the host went down {breaker.MAX_BREAKS} times within an hour while it ran"
+            hint = f"a loop is suspected; it may be asked for again in {seconds / 60:.0f} min"
+            raise Refused("attach", f"title {shown(wish.title or '')}", why, hint)
 
     def detach(self, wish: schema.Detach, call: Call) -> None:
         """Withdraw rules; the answer comes when their probes are gone."""

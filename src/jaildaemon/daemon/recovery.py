@@ -6,6 +6,7 @@ for, and a run whose start is in the journal is never started again.
 """
 
 from jaildaemon.backends.base import EndedJail, Jail
+from jaildaemon.core import breaker
 from jaildaemon.core.fleet import Act, Do, Member, Now, Stage
 from jaildaemon.core.journal import KnownRule, OpenRun, may_replay
 from jaildaemon.core.lifecycle import Phase
@@ -24,6 +25,9 @@ def recover(hub: Hub, probes: dict[str, int], children: list[int]) -> None:
         for known in list(history.rules.values()):
             for run in list(known.runs.values()):
                 _close_run(hub, known, run, "the host has rebooted")
+                if run.started:
+                    _note_break(hub, known, run)
+        journal.sync()
     journal.keep(journal.record("boot", boot=boot))
     for known in list(history.rules.values()):
         _Recovery(hub, known, children).take_up(probes.get(str(known.record["rule"])))
@@ -39,6 +43,12 @@ def _close_run(hub: Hub, known: KnownRule, run: OpenRun, why: str) -> None:
     rule = str(known.record["rule"])
     hub.log(f"{rule}: run {run.run} {kind}: {why}")
     hub.journal.keep(hub.journal.record(kind, rule=rule, run=run.run, reason=why))
+
+
+def _note_break(hub: Hub, known: KnownRule, run: OpenRun) -> None:
+    title = known.record.get("title")
+    key = breaker.key(None if title is None else str(title), str(known.record.get("command")))
+    hub.journal.keep(hub.journal.record("break", rule=key, began=run.t))
 
 
 class _Recovery:
