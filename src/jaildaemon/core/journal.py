@@ -27,7 +27,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from jaildaemon.core import breaker
-from jaildaemon.core.breaker import Breaks
 from jaildaemon.core.limits import MAX_COUNT
 
 Record = dict[str, object]
@@ -93,7 +92,7 @@ class History:
         self.boot: str | None = None
         self.last_id = 0
         self.rules: dict[str, KnownRule] = {}
-        self.breaks: Breaks = {}
+        self.breaks: breaker.Breaks = {}
 
     def read(self, record: Record) -> None:
         """Take the next record."""
