@@ -7,13 +7,11 @@ itself: processes move, and time passes, within `FakeWatcher.wait`.
 """
 
 import errno
-import heapq
 import itertools
 import os
-import select
 import signal
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ClassVar
 
 from jaildaemon.backends.base import (
     RECORD,
@@ -28,9 +26,9 @@ from jaildaemon.backends.base import (
     JailLost,
     Peer,
     Spawned,
-    Watcher,
 )
 from jaildaemon.errors import JaildaemonError, NoSuchJail
+from tests.contract.fake_watcher import FakeProcess, FakeWatcher
 
 NUMBER_OF_STEP = {name: number for number, name in STEPS.items()}
 
@@ -38,21 +36,6 @@ NUMBER_OF_STEP = {name: number for number, name in STEPS.items()}
 def record(kind: int, step: int = 0, value: int = 0) -> bytes:
     """Return one status record, as the helper writes it."""
     return RECORD.pack(kind, step, 0, value)
-
-
-@dataclass
-class FakeProcess:
-    """A child of ours.  `jail` is where it is, None for the host."""
-
-    pid: int
-    title: str = ""
-    uid: int = 0
-    gid: int = 0
-    jail: str | None = None
-    asleep: bool = False
-    """Whether a signal acts now; before "go" all but SIGKILL pend."""
-    pending: list[int] = field(default_factory=list)
-    death: Death | None = None
 
 
 @dataclass
@@ -90,131 +73,43 @@ class FakeJail(Jail):
     """A handle of a jail of the fake's world."""
 
     def __init__(self, backend: "FakeBackend", name: str) -> None:
-        self._backend = backend
-        self.key, self.name, self.number = f"fake/{name}", name, int(name.removeprefix("jail"))
+        self._backend, self._birth = backend, backend.jails[name]
+        self.name, self.number = name, int(name.removeprefix("jail"))
+        self.key = f"fake/{name}/{self._birth}"
         backend.open_handles += 1
 
     def alive(self) -> bool:
         """Say whether it still runs."""
-        return self.name in self._backend.jails
+        return self._backend.jails.get(self.name) == self._birth
+
+    def identity(self) -> dict[str, object]:
+        """Return its name and when it was made."""
+        return {"name": self.name, "birth": self._birth}
+
+    def unsettled(self) -> str | None:
+        """Say that it has ended."""
+        return None if self.alive() else "the jail has ended"
 
     def close(self) -> None:
         """Give the handle back."""
         self._backend.open_handles -= 1
 
 
-class FakeWatcher(Watcher):
-    """Descriptors by poll(2), everything else by hand; `now` is the only clock."""
-
-    def __init__(self, backend: "FakeBackend") -> None:
-        super().__init__()
-        self._backend = backend
-        self.now = 1000.0
-        self._calls: dict[int, tuple[int, Callable[[], None]]] = {}
-        self.children: dict[int, Callable[[Death], None]] = {}
-
-    def watch_fd(self, fd: int, ready: Callable[[], None], *, write: bool = False) -> None:
-        """Call `ready` whenever `fd` can be read (or, with `write`, written)."""
-        os.fstat(fd)  # EBADF, as from a kernel
-        self._calls[fd] = (select.POLLOUT if write else select.POLLIN, ready)
-
-    def unwatch_fd(self, fd: int) -> None:
-        """Stop."""
-        self._calls.pop(fd, None)
-
-    def watches(self, pid: int) -> bool:
-        """Say whether child `pid` is watched."""
-        return pid in self.children
-
-    def watch_process(self, pid: int, ended: Callable[[Death], None]) -> None:
-        """Reap our child `pid` when it has ended, then call `ended`."""
-        if pid not in self._backend.processes:
-            raise ChildProcessError(errno.ECHILD, os.strerror(errno.ECHILD))
-        self.children[pid] = ended
-
-    def signal_process(self, pid: int, signum: int) -> None:
-        """Signal a watched process.  One that has ended already is left alone."""
-        self._backend.kill(pid, signum)
-
-    def call_in(self, seconds: float, call: Callable[[], None]) -> int:
-        """Call after `seconds` of the fake's time."""
-        handle = next(self._ids)
-        heapq.heappush(self._deadlines, (self.now + seconds, handle, call))
-        return handle
-
-    def wait(self) -> None:
-        """Make the calls that are due; time passes only where nothing else can happen."""
-        due = self._next_deadline()
-        self._wait(None if due is None else due - self.now)
-        while self._deadlines and self._deadlines[0][0] <= self.now:
-            _, handle, call = heapq.heappop(self._deadlines)
-            if handle in self._cancelled:
-                self._cancelled.discard(handle)
-            else:
-                call()
-
-    def _next_deadline(self) -> float | None:
-        while self._deadlines and self._deadlines[0][1] in self._cancelled:
-            self._cancelled.discard(heapq.heappop(self._deadlines)[1])
-        return self._deadlines[0][0] if self._deadlines else None
-
-    def _deadline_by(self, when: float) -> bool:
-        due = self._next_deadline()
-        return due is not None and due <= when
-
-    def _due(self) -> tuple[list[int], list[int]]:
-        """Return the descriptors that are ready and the children that are dead."""
-        self._backend.step()
-        poll = select.poll()
-        for fd, (mask, _) in self._calls.items():
-            poll.register(fd, mask)
-        ready = [fd for fd, _ in poll.poll(0)]
-        return ready, [pid for pid in self.children if self._backend.processes[pid].death]
-
-    def settle(self) -> None:
-        """Serve until nothing but time could bring anything more."""
-        while any(self._due()) or self._deadline_by(self.now):
-            self.wait()
-
-    def pass_time(self, seconds: float) -> None:
-        """Let time pass, and serve what it brings."""
-        end = self.now + seconds
-        self.settle()
-        while self._deadline_by(end):
-            self.wait()
-            self.settle()
-        self.now = end
-
-    def _wait(self, seconds: float | None) -> None:
-        ready, dead = self._due()
-        if not ready and not dead:
-            assert seconds is not None, "nothing can ever happen: the real one would wait for good"
-            self.now += max(0.0, seconds)
-        for fd in ready:
-            if fd in self._calls:
-                self._calls[fd][1]()
-        for pid in dead:
-            death = self._backend.processes.pop(pid).death
-            assert death is not None
-            self.children.pop(pid)(death)
-
-    @property
-    def idle(self) -> bool:
-        """Whether no descriptor is watched and no deadline is left."""
-        return not self._calls and self._next_deadline() is None
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-
 class FakeBackend(Backend):
     """A world with as many jails as are added.  The attributes say how helpers behave."""
 
+    signals: ClassVar[dict[str, int]] = {"HUP": signal.SIGHUP, "USR1": signal.SIGUSR1}
+    state_directory = "/var/lib/jaildaemon-fake"
+
     def __init__(self, *, one_process: bool = False) -> None:
         self.watcher: FakeWatcher = FakeWatcher(self)
-        self.jails: set[str] = set()
+        self.jails: dict[str, int] = {}
+        """When each was made: a name may come back."""
         self.open_handles = 0
         self.processes: dict[int, FakeProcess] = {}
+        """Our children, zombies included."""
+        self.strangers: dict[int, FakeProcess] = {}
+        """Everybody else; somebody else reaps them at once."""
         self.helpers: list[FakeHelper] = []
         self.one_process = one_process
         """Whether the helper becomes the probe, as on FreeBSD."""
@@ -226,20 +121,26 @@ class FakeBackend(Backend):
         """Whether a helper ends without a word, after the probe's birth."""
         self.spawn_error: OSError | None = None
         self.the_peer = Peer(os.geteuid(), os.getpid(), None)
+        self.the_boot = "fake-boot"
         self._pids = itertools.count(100)
         self._numbers = itertools.count(1)
+        self._births = itertools.count(1)
 
     # --- the world, for tests --------------------------------------------------
 
     def add_jail(self) -> str:
         """Make a jail; returns what `resolve` takes."""
         name = f"jail{next(self._numbers)}"
-        self.jails.add(name)
+        self.begin_jail(name)
         return name
+
+    def begin_jail(self, name: str) -> None:
+        """Make a jail of this name, which an ended one may have had."""
+        self.jails[name] = next(self._births)
 
     def end_jail(self, name: str) -> None:
         """End a jail: every process in it is killed."""
-        self.jails.discard(name)
+        self.jails.pop(name, None)
         for process in list(self.processes.values()):
             if process.jail == name:
                 self.kill(process.pid, signal.SIGKILL)
@@ -248,6 +149,12 @@ class FakeBackend(Backend):
         """Make a child of ours."""
         process = FakeProcess(next(self._pids), **fields)  # type: ignore[arg-type]
         self.processes[process.pid] = process
+        return process
+
+    def add_stranger(self, **fields: object) -> FakeProcess:
+        """Make a process that is not our child."""
+        process = FakeProcess(next(self._pids), **fields)  # type: ignore[arg-type]
+        self.strangers[process.pid] = process
         return process
 
     def kill(self, pid: int, signum: int) -> None:
@@ -320,6 +227,25 @@ class FakeBackend(Backend):
             self.end(probe, Death(signum, None))
 
     # --- the contract ------------------------------------------------------------
+
+    def boot_id(self) -> str:
+        """Return what the test wants."""
+        return self.the_boot
+
+    def recover(self, identity: dict[str, object]) -> FakeJail:
+        """Find the jail that was made then."""
+        name = str(identity.get("name"))
+        if name not in self.jails or self.jails[name] != identity.get("birth"):
+            raise NoSuchJail("attach", name, "the jail has ended")
+        return FakeJail(self, name)
+
+    def find_run(self, run: str, pid: int | None) -> int | None:
+        """Look for it among all processes of the host."""
+        for process in [*self.processes.values(), *self.strangers.values()]:
+            on_host = process.jail is None and process.death is None and process.leader
+            if on_host and process.run == run and pid in (None, process.pid):
+                return process.pid
+        return None
 
     def resolve(self, text: str) -> FakeJail:
         """Find a jail by its name."""

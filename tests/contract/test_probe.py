@@ -21,7 +21,8 @@ from jaildaemon.backends.base import (
 )
 from jaildaemon.backends.probe import Probe
 from jaildaemon.errors import JaildaemonError
-from tests.contract.fake import FakeBackend, FakeProcess, record
+from tests.contract.fake import FakeBackend, record
+from tests.contract.fake_watcher import FakeProcess
 from tests.contract.worlds import Owner
 
 READY = record(RECORD_READY)
