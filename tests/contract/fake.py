@@ -124,7 +124,7 @@ class FakeBackend(Backend):
         self.the_boot = "fake-boot"
         self._pids = itertools.count(100)
         self._numbers = itertools.count(1)
-        self._births = itertools.count(1)
+        self._births = itertools.count(1000)
 
     # --- the world, for tests --------------------------------------------------
 

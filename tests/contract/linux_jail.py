@@ -20,15 +20,18 @@ OTHERS = 0x02000000 | 0x04000000 | 0x08000000 | 0x20000000 | 0x40000000
 MS_REC, MS_PRIVATE, MNT_DETACH = 0x4000, 1 << 18, 2  # sys/mount.h
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}  # asm/unistd.h
 FIRST_MAPPED, MAPPED = 100_000, 65_536
+LAST_PID = "/proc/sys/kernel/ns_last_pid"  # pid_namespaces(7); CONFIG_CHECKPOINT_RESTORE
 ENDING_SECONDS = 10.0
 
 
 class NamespaceJail:
     """One jail; `init` is the host pid of its init."""
 
-    def __init__(self, *, user_namespace: bool = False) -> None:
+    def __init__(self, *, user_namespace: bool = False, wanted_pid: int = 0) -> None:
         their_end, self._pipe = os.pipe()
         arguments = ["user"] if user_namespace else []
+        if wanted_pid:  # a wish: whoever forks in the same instant takes it
+            arguments.append(str(wanted_pid))
         try:
             made = subprocess.run(
                 [sys.executable, "-I", "-S", __file__, *arguments],
@@ -39,7 +42,9 @@ class NamespaceJail:
         finally:
             os.close(their_end)
         self.init = int(made.stdout)
-        self._pidfd = os.pidfd_open(self.init) if sys.platform == "linux" else -1
+        self._pidfd = -1
+        if sys.platform == "linux":
+            self._pidfd = os.pidfd_open(self.init)
 
     def end(self) -> None:
         """Tell it to end; it does when every process in it has been reaped."""
@@ -108,6 +113,8 @@ def _become_jail(libc: ctypes.CDLL) -> None:
             _check("unshare", -1)
         _check("unshare", libc.unshare(NEWNS | OTHERS))  # before 5.6
     told_read, told = os.pipe()
+    if sys.argv[1:] and sys.argv[-1].isdecimal():
+        Path(LAST_PID).write_text(str(int(sys.argv[-1]) - 1), "ascii")
     init = os.fork()
     if init:
         os.close(told)

@@ -195,3 +195,61 @@ def test_a_death_may_start_and_watch_the_next_child(world: World) -> None:
     world.end_child(pids[0], Death(None, 1))
     world.run_until(lambda: len(told) == 2)
     assert told == [Death(None, 1), Death(None, 2)]
+
+
+def test_the_children_are_those_that_are_watched_and_not_reaped(world: World) -> None:
+    watcher = world.backend.watcher
+    pids, before = [world.child(), world.child()], watcher.children()
+    told: list[Death] = []
+    seen = []
+    for pid in pids:
+        watcher.watch_process(pid, told.append)
+    seen.append(set(watcher.children()) - set(before))
+    world.end_child(pids[0], Death(None, 0))
+    seen.append(set(watcher.children()) - set(before))  # ended, but nobody has looked
+    world.run_until(lambda: len(told) == 1)
+    seen.append(set(watcher.children()) - set(before))
+    world.end_child(pids[1], Death(None, 0))
+    world.run_until(lambda: len(told) == 2)
+    assert seen == [set(pids), set(pids), {pids[1]}]
+    assert watcher.children() == before
+
+
+def test_a_strangers_end_is_told_once_and_not_before(world: World) -> None:
+    watcher = world.backend.watcher
+    told: list[Death] = []
+    pid = world.stranger()
+    watcher.watch_other(pid, told.append)
+    assert pid not in watcher.children()
+    quiet: list[bool] = []
+    watcher.call_in(0.01, lambda: quiet.append(True))
+    world.run_until(lambda: bool(quiet))
+    assert told == []
+    world.end_stranger(pid)
+    world.run_until(lambda: bool(told))
+    watcher.call_in(0.01, lambda: quiet.append(True))
+    world.run_until(lambda: len(quiet) == 2)
+    assert told in ([Death(None, None)], [Death(None, 0)])  # FreeBSD knows how it ended
+
+
+def test_a_stranger_may_be_watched_twice(world: World) -> None:
+    watcher = world.backend.watcher
+    told: list[str] = []
+    pid = world.stranger()
+    watcher.watch_other(pid, lambda _: told.append("one"))
+    watcher.watch_other(pid, lambda _: told.append("other"))
+    world.end_stranger(pid)
+    world.run_until(lambda: len(told) == 2)
+    assert sorted(told) == ["one", "other"]
+
+
+def test_a_stranger_that_has_ended_is_told_too_but_not_within_the_call(world: World) -> None:
+    watcher = world.backend.watcher
+    told: list[Death] = []
+    pid = world.stranger()
+    watcher.watch_other(pid, told.append)
+    world.end_stranger(pid)
+    world.run_until(lambda: bool(told))
+    watcher.watch_other(pid, told.append)
+    assert len(told) == 1
+    world.run_until(lambda: len(told) == 2)

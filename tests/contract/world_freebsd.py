@@ -3,9 +3,12 @@
 
 import os
 import subprocess
+import time
 import uuid
 
-from tests.contract.worlds import RealWorld
+import pytest
+
+from tests.contract.worlds import LONGEST_SECONDS, RealWorld
 
 
 def _ps(pid: int, *names: str) -> list[str]:
@@ -25,16 +28,50 @@ class FreeBSDWorld(RealWorld):
     def __init__(self) -> None:
         super().__init__()
         self._jails: set[str] = set()
+        self._jids: dict[str, int] = {}
+        """Of those that have ended."""
 
     def jail(self) -> str:
         """Make one on /, which needs no process."""
         name = f"jaildaemon_test_{uuid.uuid4().hex[:8]}"
-        subprocess.run(["jail", "-q", "-c", f"name={name}", "path=/", "persist"], check=True)
-        self._jails.add(name)
+        self._make(name)
         return name
+
+    def _make(self, name: str, *parameters: str) -> None:
+        make = ["jail", "-q", "-c", f"name={name}", "path=/", "persist", *parameters]
+        subprocess.run(make, check=True)
+        self._jails.add(name)
+
+    def inhabited_jail(self) -> str:
+        """Make one with a process that was left to init; jail -r ends it."""
+        jail = self.jail()
+        self._inhabit(jail)
+        return jail
+
+    def _inhabit(self, jail: str) -> None:
+        # daemon(8) leaves when the other has been started, so wait for it to stand in the jail.
+        subprocess.run(["daemon", "-f", "jexec", jail, "sleep", "1000"], check=True)
+        for _ in range(int(LONGEST_SECONDS / 0.01)):
+            if subprocess.run(["pgrep", "-q", "-j", jail, "sleep"], check=False).returncode == 0:
+                return
+            time.sleep(0.01)
+        pytest.fail("nobody moved in")
+
+    def successor(self, jail: str) -> str:
+        """Make one with the name, the path and the very jid of an ended one."""
+        self._make(jail, f"jid={self._jids[jail]}")
+        self._inhabit(jail)
+        return jail
+
+    def forger(self, jail: str, run: str) -> int:
+        """Let jexec(8) become the shell."""
+        return self._start(["jexec", jail], run, leader=True)
 
     def end_jail(self, jail: str) -> None:
         """Remove it."""
+        jls = ["jls", "-j", jail, "jid"]
+        jid = subprocess.run(jls, capture_output=True, text=True, check=True).stdout
+        self._jids[jail] = int(jid)
         subprocess.run(["jail", "-q", "-r", jail], check=True)
         self._jails.remove(jail)
 
@@ -61,5 +98,6 @@ class FreeBSDWorld(RealWorld):
 
     def close(self) -> None:
         """Remove what is left."""
+        super().close()
         for jail in list(self._jails):
             self.end_jail(jail)

@@ -4,8 +4,12 @@
 import os
 from pathlib import Path
 
-from tests.contract.linux_jail import NamespaceJail
+import pytest
+
+from tests.contract.linux_jail import LAST_PID, NamespaceJail
 from tests.contract.worlds import RealWorld
+
+TRIES = 200
 
 
 class LinuxWorld(RealWorld):
@@ -20,6 +24,26 @@ class LinuxWorld(RealWorld):
         jail = NamespaceJail()
         self._jails[str(jail.init)] = jail
         return str(jail.init)
+
+    def inhabited_jail(self) -> str:
+        """Make namespaces: they live by their init."""
+        return self.jail()
+
+    def successor(self, jail: str) -> str:
+        """Make namespaces until their init has that pid."""
+        if not os.access(LAST_PID, os.W_OK):
+            pytest.skip(f"cannot: without {LAST_PID} nobody can choose a pid")
+        for _ in range(TRIES):
+            made = NamespaceJail(wanted_pid=int(jail))
+            if str(made.init) == jail:
+                self._jails[jail] = made
+                return jail
+            made.close()
+        pytest.fail("the pid was always another's")
+
+    def forger(self, jail: str, run: str) -> int:
+        """Let nsenter(1), which is no leader itself, start a shell that is one."""
+        return self._start(["nsenter", "-t", jail, "-p", "setsid"], run, leader=False)
 
     def end_jail(self, jail: str) -> None:
         """End their init."""
@@ -47,5 +71,6 @@ class LinuxWorld(RealWorld):
 
     def close(self) -> None:
         """End what is left."""
+        super().close()
         for jail in list(self._jails):
             self.wait_jail_ended(jail)

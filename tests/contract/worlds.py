@@ -64,6 +64,14 @@ class World(abc.ABC):
         """Return when it has ended."""
 
     @abc.abstractmethod
+    def inhabited_jail(self) -> str:
+        """Make a jail in which a process lives that is not ours."""
+
+    @abc.abstractmethod
+    def successor(self, jail: str) -> str:
+        """Make a jail that has the number, and so the place, of an ended one, inhabited too."""
+
+    @abc.abstractmethod
     def kill(self, pid: int, signum: int) -> None:
         """Signal a process, as anybody but the daemon would."""
 
@@ -74,6 +82,18 @@ class World(abc.ABC):
     @abc.abstractmethod
     def end_child(self, pid: int, death: Death) -> None:
         """Let it end like this, and return when it is a zombie."""
+
+    @abc.abstractmethod
+    def stranger(self, run: str | None = None, *, leader: bool = True) -> int:
+        """Start a process that is not our child, with JAILDAEMON_RUN in its environment."""
+
+    @abc.abstractmethod
+    def forger(self, jail: str, run: str) -> int:
+        """Start a process in a jail that looks like a run: another stranger."""
+
+    @abc.abstractmethod
+    def end_stranger(self, pid: int) -> None:
+        """Tell it to end.  `watch_other` says when it has."""
 
     @abc.abstractmethod
     def ids(self, pid: int) -> tuple[int, int]:
@@ -122,6 +142,15 @@ class FakeWorld(World):
     def wait_jail_ended(self, jail: str) -> None:
         """It has."""
 
+    def inhabited_jail(self) -> str:
+        """Add a jail: who lives in it does not matter here."""
+        return self.backend.add_jail()
+
+    def successor(self, jail: str) -> str:
+        """Add a jail of the same name."""
+        self.backend.begin_jail(jail)
+        return jail
+
     def kill(self, pid: int, signum: int) -> None:
         """Signal a fake process."""
         self.backend.kill(pid, signum)
@@ -133,6 +162,18 @@ class FakeWorld(World):
     def end_child(self, pid: int, death: Death) -> None:
         """End it."""
         self.backend.end(self.backend.processes[pid], death)
+
+    def stranger(self, run: str | None = None, *, leader: bool = True) -> int:
+        """Add a process to the others."""
+        return self.backend.add_stranger(run=run, leader=leader).pid
+
+    def forger(self, jail: str, run: str) -> int:
+        """Add a process to the others, in a jail."""
+        return self.backend.add_stranger(run=run, leader=True, jail=jail).pid
+
+    def end_stranger(self, pid: int) -> None:
+        """Take it away."""
+        del self.backend.strangers[pid]
 
     def ids(self, pid: int) -> tuple[int, int]:
         """Return what it was started with."""
@@ -164,6 +205,7 @@ class RealWorld(World):
     def __init__(self) -> None:
         self.backend = this_system()
         self._children: dict[int, int] = {}
+        self._strangers: dict[int, int] = {}
         # Until our end: FreeBSD starts the helper by its path.
         directory = tempfile.mkdtemp()
         atexit.register(shutil.rmtree, directory)
@@ -197,6 +239,49 @@ class RealWorld(World):
         os.write(self._children[pid], order.encode())
         os.close(self._children.pop(pid))
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+    def stranger(self, run: str | None = None, *, leader: bool = True) -> int:
+        """Start a shell."""
+        return self._start([], run, leader=leader)
+
+    def _start(self, way: list[str], run: str | None, *, leader: bool) -> int:
+        """Fork twice, so that it is init's; it lives until it reads the end of a pipe.
+
+        `way` is the command that brings it elsewhere, and gives its words to the next.
+        """
+        told_read, told = os.pipe()
+        their_end, our_end = os.pipe()
+        middle = os.fork()
+        if middle == 0:
+            if os.fork() == 0:
+                if leader:
+                    os.setsid()
+                os.write(told, f"{os.getpid()}".encode())
+                os.dup2(their_end, 0)
+                os.dup2(told, 1)
+                path = {"PATH": "/bin:/sbin:/usr/bin:/usr/sbin"}
+                words = path if run is None else {**path, "JAILDAEMON_RUN": run}
+                command = [*way, "sh", "-c", "echo; read x"]
+                os.execvpe(command[0], command, words)
+            os._exit(0)
+        os.close(told)
+        os.close(their_end)
+        os.waitpid(middle, 0)
+        with os.fdopen(told_read, "rb") as pipe:
+            pid = int(pipe.readline())  # its end is the shell's, which stands then
+        self._strangers[pid] = our_end
+        return pid
+
+    def end_stranger(self, pid: int) -> None:
+        """Let it read the end."""
+        os.close(self._strangers.pop(pid))
+
+    def close(self) -> None:
+        """End the strangers that a failed test left; a child that was killed needs no orders."""
+        while self._children:
+            os.close(self._children.popitem()[1])
+        for pid in list(self._strangers):
+            self.end_stranger(pid)
 
     @contextlib.contextmanager
     def silent(self) -> Iterator[None]:

@@ -263,7 +263,10 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def find_run(self, run: str, pid: int | None) -> int | None:
-        """Return the pid of the shell that runs `run` (JAILDAEMON_RUN), if it still lives."""
+        """Return the pid of the shell that runs `run` (JAILDAEMON_RUN), if it still lives.
+
+        Never a process in a jail.  With `pid`, it is that one or none.
+        """
 
     @abc.abstractmethod
     def resolve(self, text: str) -> Jail:

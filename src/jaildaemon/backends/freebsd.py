@@ -90,10 +90,15 @@ class FreeBSDBackend(Backend):
         return self._jails.recover(identity)
 
     def find_run(self, run: str, pid: int | None) -> int | None:
-        """Look for the session leader with JAILDAEMON_RUN in its environment (kern.proc.env)."""
+        """Look for the session leader with JAILDAEMON_RUN in its environment (kern.proc.env).
+
+        It is in no jail: whoever is in one may call itself a run.
+        """
         wanted = f"JAILDAEMON_RUN={run}".encode()
         for candidate in [pid] if pid else [process.pid for process in libc.processes()]:
             try:
+                if libc.process(candidate).jid != 0:
+                    continue
                 if wanted in libc.environment(candidate) and os.getsid(candidate) == candidate:
                     return candidate
             except OSError:

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+from typing import TypeGuard
 
 from jaildaemon.backends import freebsd_libc as libc
 from jaildaemon.backends.base import Jail, JailLost
@@ -107,6 +108,13 @@ def start_since_boot(process: libc.ProcessFacts) -> Start:
     # The kernel adds the boot time, which moves when the clock is set.
     boot = libc.boot_time()
     return process.start[0] - boot[0], process.start[1] - boot[1]
+
+
+def _are_witnesses(value: object) -> TypeGuard[list[list[int]]]:
+    """Say whether this, out of the journal, is a list of pids with their start times."""
+    return isinstance(value, list) and all(
+        isinstance(each, list) and [type(number) for number in each] == [int] * 3 for each in value
+    )
 
 
 def _lives(pid: int, start: Start, jid: int) -> bool:
@@ -207,12 +215,12 @@ class Jails:
     def recover(self, identity: dict[str, object]) -> FreeBSDJail:
         """Find the very jail of this identity, in this boot; NoSuchJail says why not."""
         jid, witnesses = identity.get("jid"), identity.get("witnesses")
-        if not isinstance(jid, int) or not isinstance(witnesses, list):
+        if not (isinstance(jid, int) and 0 < jid <= JAIL_MAX and _are_witnesses(witnesses)):
             raise NoSuchJail("attach", str(jid), "no jail was recorded")
         jail = self.resolve(str(jid))
         prison = jail.prison
         same = (prison.name, prison.path) == (identity.get("name"), identity.get("path"))
-        if same and any(_lives(pid, (sec, usec), jid) for pid, sec, usec in witnesses):
+        if same and any(_lives(pid, (sec, usec), prison.jid) for pid, sec, usec in witnesses):
             return jail
         jail.close()
         why = "no process of it is left to tell it from a later jail of the same jid"

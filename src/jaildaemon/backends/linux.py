@@ -155,11 +155,16 @@ class LinuxBackend(Backend):
         return jail
 
     def find_run(self, run: str, pid: int | None) -> int | None:
-        """Look for the session leader with JAILDAEMON_RUN in its environment (proc(5))."""
+        """Look for the session leader with JAILDAEMON_RUN in its environment (proc(5)).
+
+        It is in our own PID namespace: whoever is in a container may call itself a run.
+        """
         wanted = f"JAILDAEMON_RUN={run}".encode()
         pids = [pid] if pid else [int(name) for name in os.listdir("/proc") if name.isdecimal()]
         for candidate in pids:
             try:
+                if namespace(candidate, "pid") != self._own_space:
+                    continue
                 words = Path(f"/proc/{candidate}/environ").read_bytes().split(b"\0")
                 if wanted in words and os.getsid(candidate) == candidate:
                     return candidate
