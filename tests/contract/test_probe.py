@@ -16,52 +16,16 @@ from jaildaemon.backends.base import (
     RECORD_PID,
     RECORD_READY,
     STEPS,
+    ArmingError,
     Death,
-    Jail,
 )
 from jaildaemon.backends.probe import Probe
-from jaildaemon.errors import JaildaemonError
 from tests.contract.fake import FakeBackend, record
 from tests.contract.fake_watcher import FakeProcess
+from tests.contract.stage import Stage, WatchfulOwner, pid_record, report
 from tests.contract.worlds import Owner
 
 READY = record(RECORD_READY)
-
-
-class WatchfulOwner(Owner):
-    """Also notes which processes are left when it is told that nothing is."""
-
-    def __init__(self, backend: FakeBackend) -> None:
-        super().__init__()
-        self._backend = backend
-        self.left: set[int] = set()
-
-    def failed(self, error: JaildaemonError) -> None:
-        """Look at once."""
-        super().failed(error)
-        self.left = set(self._backend.processes)
-
-
-class Stage:
-    """One arming, with the helper played by the test."""
-
-    def __init__(self, *, one_process: bool = False) -> None:
-        self.backend = FakeBackend(one_process=one_process)
-        self.backend.passive = True
-        self.jail_name = self.backend.add_jail()
-        self.jail: Jail = self.backend.resolve(self.jail_name)
-        self.owner = WatchfulOwner(self.backend)
-        self.probe = Probe(self.backend, self.jail, self.owner)
-        self.probe.arm("jaildaemon: BELL", 0, 0)
-        (self.helper,) = self.backend.helpers
-        self.settle = self.backend.watcher.settle
-
-    def end(self) -> None:
-        """End everything; nothing may be left."""
-        self.probe.kill()
-        self.settle()
-        assert self.backend.helpers == []
-        assert self.backend.watcher.idle
 
 
 @pytest.fixture
@@ -70,18 +34,6 @@ def stage() -> Iterator[Stage]:
     made = Stage()
     yield made
     made.end()
-
-
-def pid_record(process: FakeProcess) -> bytes:
-    """Return the record that reports `process`."""
-    return record(RECORD_PID, 0, process.pid)
-
-
-def report(stage: Stage, untrusted: bytes) -> str:
-    """Send bytes up the status pipe; return why arming failed, or what was told."""
-    stage.helper.tell(untrusted)
-    stage.settle()
-    return str(stage.owner.error or " ".join(stage.owner.told))
 
 
 # --- the honest ways ------------------------------------------------------------
@@ -260,6 +212,64 @@ def test_a_probe_killed_twice_is_told_once(stage: Stage) -> None:
     stage.probe.kill()
     stage.settle()
     assert stage.owner.told == ["armed", "ended"]
+
+
+# --- ended by the daemon, whatever it is doing -------------------------------------
+
+FULL = ArmingError("attach", "jail1", "the journal cannot be written")
+
+
+def test_a_probe_that_fails_before_anything_was_started_is_told_later_not_at_once() -> None:
+    backend = FakeBackend()
+    owner = WatchfulOwner(backend)
+    probe = Probe(backend, backend.resolve(backend.add_jail()), owner)
+    probe.fail(FULL)
+    assert owner.told == []
+    backend.watcher.settle()
+    assert (owner.told, owner.error) == (["failed"], FULL)
+    assert (backend.helpers, backend.watcher.idle) == ([], True)
+
+
+def test_a_probe_that_fails_before_anything_in_an_ended_jail_is_lost() -> None:
+    backend = FakeBackend()
+    owner = Owner()
+    probe = Probe(backend, backend.resolve(backend.add_jail()), owner)
+    probe.fail(FULL)
+    backend.jails.clear()
+    backend.watcher.settle()
+    assert (owner.told, getattr(owner.error, "lost", False)) == (["failed"], True)
+
+
+def test_a_failure_while_arming_ends_the_helper_and_the_probe(stage: Stage) -> None:
+    process = stage.backend.birth(stage.helper)
+    assert report(stage, pid_record(process)) == ""
+    stage.probe.fail(FULL)
+    stage.settle()
+    assert (stage.owner.told, stage.owner.error) == (["failed"], FULL)
+    assert (stage.owner.left, stage.backend.processes) == (set(), {})
+
+
+def test_a_failure_of_an_armed_probe_ends_it_and_is_told_as_its_death(stage: Stage) -> None:
+    assert report(stage, READY + pid_record(stage.backend.birth(stage.helper))) == "armed"
+    stage.probe.fail(FULL)
+    stage.backend.end(stage.helper.process, Death(None, 0))
+    stage.settle()
+    assert stage.owner.told == ["armed", "ended"]
+    assert stage.owner.death == Death(signal.SIGKILL, None)
+
+
+def test_an_adopted_probe_needs_no_helper_and_no_jail_to_be_told_of() -> None:
+    backend = FakeBackend()
+    jail = backend.resolve(backend.add_jail())
+    owner = Owner()
+    child = backend.add_process(jail=jail.name, asleep=True)
+    Probe(backend, jail, owner).adopt(child.pid)
+    backend.jails.clear()
+    backend.kill(child.pid, signal.SIGHUP)
+    assert owner.told == []
+    backend.watcher.settle()
+    assert (owner.told, owner.death) == (["ended"], Death(signal.SIGHUP, None))
+    assert backend.watcher.idle
 
 
 # --- everything at once -------------------------------------------------------------
