@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+"""In milliseconds: whole numbers, so that 9 ms is 0.009 s and nothing beside it."""
 _DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)")
 _LIMIT = re.compile(r"([0-9]{1,4})/(.+)")
 
@@ -26,7 +27,7 @@ def parse_duration(text: str) -> float:
     if found is None:
         msg = f'{text!r} is no duration, which is a number and ms, s, m, h or d, such as "10s"'
         raise ValueError(msg)
-    seconds = int(found[1]) * _UNITS[found[2]]
+    seconds = int(found[1]) * _UNITS[found[2]] / 1000
     if seconds > MAX_SECONDS:
         msg = f"{text!r} is longer than a year"
         raise ValueError(msg)
@@ -35,11 +36,13 @@ def parse_duration(text: str) -> float:
 
 def format_duration(seconds: float) -> str:
     """Return the shortest text that `parse_duration` gives back as `seconds`."""
+    milliseconds = round(seconds * 1000)
+    if milliseconds == 0:
+        return "0s"
     for unit in ("d", "h", "m", "s"):
-        count = seconds / _UNITS[unit]
-        if count == int(count) and (count or unit == "s"):
-            return f"{int(count)}{unit}"
-    return f"{round(seconds * 1000)}ms"
+        if milliseconds % _UNITS[unit] == 0:
+            return f"{milliseconds // _UNITS[unit]}{unit}"
+    return f"{milliseconds}ms"
 
 
 @dataclass(frozen=True, slots=True)

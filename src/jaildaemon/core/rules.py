@@ -66,6 +66,14 @@ class Policy:
         if not _USER.fullmatch(self.run_as):
             _check(f"run_as {text.shown(self.run_as)}", "is no user name")
 
+    @property
+    def at_once(self) -> int:
+        """How many runs may go on at once.  A probe stands only while there are fewer.
+
+        A cooldown follows a run, so where there is one no two runs overlap.
+        """
+        return self.concurrency if self.respawn is Respawn.NOW and not self.cooldown else 1
+
     def texts(self) -> dict[str, object]:
         """Return it as Policy of org.jaildaemon.varlink: every field, durations as written."""
         return {
@@ -95,9 +103,12 @@ def make_policy(  # noqa: PLR0913 - the fields of a Policy
     concurrency: int | None = None,
     run_as: str | None = None,
 ) -> Policy:
-    """Return the policy that the texts name, absent ones at their defaults; Refused."""
+    """Return the policy that the texts name, absent ones at their defaults; Refused.
+
+    Absent is None: an empty text is a mistake, such as a shell's unset variable.
+    """
     try:
-        when = Respawn(respawn or "no")
+        when = Respawn.NO if respawn is None else Respawn(respawn)
     except ValueError:
         raise Refused("attach", f"respawn {respawn!r}", 'is none of "no", "after", "now"') from None
     if concurrency is None:
@@ -107,24 +118,24 @@ def make_policy(  # noqa: PLR0913 - the fields of a Policy
         field = "limit"
         rate = DEFAULT_LIMIT if limit is None else parse_limit(limit)
         field = "cooldown"
-        rest = parse_duration(cooldown or "0s")
+        rest = 0.0 if cooldown is None else parse_duration(cooldown)
         field = "timeout"
-        longest = None if timeout in (None, "none") else parse_duration(timeout or "")
+        longest = None if timeout is None or timeout == "none" else parse_duration(timeout)
         field = "settle"
-        quiet = parse_duration(settle or "0s")
+        quiet = 0.0 if settle is None else parse_duration(settle)
     except ValueError as error:
         raise Refused("attach", field, str(error)) from None
     return Policy(
         when,
         uid or 0,
         gid or 0,
-        signal or "HUP",
+        "HUP" if signal is None else signal,
         rate,
         rest,
         longest,
         quiet,
         concurrency,
-        run_as or "root",
+        "root" if run_as is None else run_as,
     )
 
 
