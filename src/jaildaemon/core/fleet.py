@@ -83,6 +83,11 @@ class Member:
     triggers: int = 0
     refused: int = 0
 
+    @property
+    def full(self) -> bool:
+        """Whether so many runs go on that no probe may stand."""
+        return self.life.runs >= self.rule.policy.at_once
+
     def wait(self, now: Now) -> float:
         """Return in how many seconds the limit and the cooldown allow a probe; 0 for now."""
         cooling = 0.0
@@ -245,7 +250,8 @@ class Fleet:
             member.armed_at, member.reason = now.wall, None
         if member.life.phase is not Phase.ARMED:
             member.armed_at = None
-        member.next_arming = None
+        if member.life.phase not in (Phase.RESTING, Phase.FAILING):
+            member.next_arming = None
         todo: list[Do] = []
         for action in actions:
             if action is Action.START:
@@ -271,10 +277,10 @@ class Fleet:
         """Take the administrator's release of a held rule."""
         if member.life.phase is not Phase.HELD:
             raise Refused("release", member.rule.id, "is not held")
-        waits = member.life.runs >= (
-            1 if member.rule.policy.respawn.value != "now" else member.rule.policy.concurrency
-        )
-        return self.apply(member, Event.RELEASE_WAIT if waits else Event.RELEASE, now)
+        if member.full:
+            return self.apply(member, Event.RELEASE_WAIT, now)
+        rests = member.wait(now) > 0
+        return self.apply(member, Event.RELEASE_REST if rests else Event.RELEASE, now)
 
     def refuse(self, member: Member) -> None:
         """Count a trigger that starts nothing."""

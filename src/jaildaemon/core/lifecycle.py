@@ -83,9 +83,11 @@ class Event(enum.Enum):
     HOLD = "hold"
     """The administrator, or the breaker, holds the rule."""
     RELEASE = "release"
-    """The administrator releases it, and no run is in the way of a probe."""
+    """The administrator releases it, and nothing is in the way of a probe."""
     RELEASE_WAIT = "release_wait"
     """The administrator releases it; a probe follows when a run ends."""
+    RELEASE_REST = "release_rest"
+    """The administrator releases it; a probe follows when the limit or the cooldown allows."""
     DETACH = "detach"
     """The host's administrator, or the end of the daemon, withdraws the rule."""
 
@@ -148,6 +150,7 @@ TABLE: Table = {
         hold=None,
         release=None,
         release_wait=None,
+        release_rest=None,
         detach=(_WITHDRAWING, (_KILL,)),
     ),
     _ARMING: _row(
@@ -166,6 +169,7 @@ TABLE: Table = {
         hold=(_HOLDING, (_KILL,)),
         release=None,
         release_wait=None,
+        release_rest=None,
         detach=(_WITHDRAWING, (_KILL,)),
     ),
     _ARMED: _row(
@@ -186,6 +190,7 @@ TABLE: Table = {
         hold=(_HOLDING, (_KILL,)),
         release=None,
         release_wait=None,
+        release_rest=None,
         detach=(_WITHDRAWING, (_KILL,)),
     ),
     _RUNNING: _row(
@@ -204,6 +209,7 @@ TABLE: Table = {
         hold=(_HELD, ()),
         release=None,
         release_wait=None,
+        release_rest=None,
         detach=(_GONE, ()),
     ),
     _RESTING: _row(
@@ -222,6 +228,7 @@ TABLE: Table = {
         hold=(_HELD, ()),
         release=None,
         release_wait=None,
+        release_rest=None,
         detach=(_GONE, ()),
     ),
     _FAILING: _row(
@@ -241,6 +248,7 @@ TABLE: Table = {
         hold=(_HELD, ()),
         release=None,
         release_wait=None,
+        release_rest=None,
         detach=(_GONE, ()),
     ),
     _HOLDING: _row(
@@ -260,6 +268,7 @@ TABLE: Table = {
         hold=(_HOLDING, ()),
         release=None,
         release_wait=None,
+        release_rest=None,
         detach=(_WITHDRAWING, ()),
     ),
     _HELD: _row(
@@ -278,6 +287,7 @@ TABLE: Table = {
         hold=(_HELD, ()),
         release=(_ARMING, (_ARM,)),
         release_wait=(_RUNNING, ()),
+        release_rest=(_RESTING, (_REST,)),
         detach=(_GONE, ()),
     ),
     _WITHDRAWING: _row(
@@ -297,6 +307,7 @@ TABLE: Table = {
         hold=None,
         release=None,
         release_wait=None,
+        release_rest=None,
         detach=(_WITHDRAWING, ()),
     ),
     _GONE: _row(
@@ -315,6 +326,7 @@ TABLE: Table = {
         hold=None,
         release=None,
         release_wait=None,
+        release_rest=None,
         detach=(_GONE, ()),
     ),
 }
@@ -341,7 +353,7 @@ def sort_trigger(policy: Policy, runs: int, wait: float) -> Event:
     """
     if policy.respawn is Respawn.NO:
         return Event.TRIGGER_LAST
-    if policy.respawn is Respawn.AFTER or policy.cooldown or runs + 1 >= policy.concurrency:
+    if runs + 1 >= policy.at_once:
         return Event.TRIGGER_WAIT
     return Event.TRIGGER_REST if wait else Event.TRIGGER_NEXT
 
@@ -355,7 +367,8 @@ def step(life: Life, event: Event, table: Table = TABLE) -> tuple[Life, tuple[Ac
         raise IllegalEvent(msg)
     phase, actions = cell
     runs = life.runs + (Action.START in actions) - ended
-    failures = {Event.FAILED: life.failures + 1, Event.ARMED: 0}.get(event, life.failures)
+    # What we ended ourselves, to hold or to withdraw the rule, did not fail.
+    failures = 0 if event is Event.ARMED else life.failures + (Action.BACKOFF in actions)
     return Life(phase, runs, failures), actions
 
 

@@ -158,9 +158,7 @@ class _Recovery:
         elif self._known.held is not None:
             hub.fleet.set_phase(member, Phase.HELD, hub.now())
             member.reason = self._known.held
-        elif member.runs and len(member.runs) >= (
-            member.rule.policy.concurrency if member.rule.policy.respawn is Respawn.NOW else 1
-        ):
+        elif member.full:
             hub.fleet.set_phase(member, Phase.RUNNING, hub.now())
         elif member.wait(hub.now()):
             hub.fleet.set_phase(member, Phase.RESTING, hub.now())
