@@ -12,7 +12,8 @@ boot).  Beyond those, by kind:
              journal was begun
   break      rule (its breaker key), began: the host did not survive its run
   rule       rule, jail, identity, title, command, policy; and where a new
-             journal was begun: times, triggers, refused, last_end, last_trigger
+             journal was begun: state, all that had become of it by then, in
+             this one record, for a rule without its runs would ring again
   unrule     rule, reason
   hold       rule, reason        release    rule
   trigger    rule, run           start      rule, run
@@ -22,17 +23,20 @@ boot).  Beyond those, by kind:
 """
 
 import json
+import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from jaildaemon.core import breaker
-from jaildaemon.core.limits import MAX_COUNT
+from jaildaemon.core.limits import MAX_COUNT, parse_limit
 
 Record = dict[str, object]
 
 REPLAY_SECONDS = 600.0
 """A trigger that waited longer than this is not run any more: nobody expects it."""
+MAX_ID_SIZE = 12
+"""Of a transient rule's id: a longer one is none of ours."""
 
 
 class BadRecord(Exception):
@@ -45,10 +49,14 @@ def encode(records: Iterable[Record]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode("ascii")
 
 
+def _no_constant(name: str) -> object:
+    raise BadRecord(f"{name} is not JSON")
+
+
 def decode(line: bytes) -> Record:
     """Return the record in `line`; BadRecord."""
     try:
-        record = json.loads(line)
+        record = json.loads(line, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise BadRecord(str(error)) from error
     if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
@@ -72,8 +80,8 @@ class KnownRule:
     """A rule that was there when the journal ends."""
 
     record: Record
-    times: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_COUNT))
-    """Its latest triggers, seconds since the boot."""
+    times: deque[float]
+    """Its latest triggers, seconds since the boot: as many as its limit counts."""
     last_end: float | None = None
     last_trigger: float | None = None
     """Seconds since the epoch."""
@@ -91,11 +99,13 @@ class History:
     def __init__(self) -> None:
         self.boot: str | None = None
         self.last_id = 0
+        """The number of the latest transient rule, there or gone."""
         self.rules: dict[str, KnownRule] = {}
         self.breaks: breaker.Breaks = {}
+        self._boot_record: Record = {}
 
     def read(self, record: Record) -> None:
-        """Take the next record."""
+        """Take the next record; BadRecord, and nothing has changed."""
         kind, rule = record["kind"], str(record.get("rule", ""))
         if kind == "boot":
             self._boot(record)
@@ -103,38 +113,38 @@ class History:
             breaker.note(self.breaks, rule, _number(record.get("began")))
         elif kind == "rule":
             self._rule(rule, record)
-            if rule.startswith("t") and rule[1:].isdecimal():
-                self.last_id = max(self.last_id, int(rule[1:]))
         elif kind == "unrule":
             self._unrule(rule)
         elif rule in self.rules:
-            self._of_rule(str(kind), self.rules[rule], record)
-
-    def _rule(self, rule: str, record: Record) -> None:
-        known = self.rules[rule] = KnownRule(record)
-        times = record.pop("times", None)
-        if isinstance(times, list):
-            known.times.extend(_number(value) for value in times)
-        if "last_end" in record:
-            known.last_end = _number(record.pop("last_end"))
-        if "last_trigger" in record:
-            known.last_trigger = _number(record.pop("last_trigger"))
-        known.triggers = int(_number(record.pop("triggers", 0)))
-        known.refused = int(_number(record.pop("refused", 0)))
+            self._of_rule(str(kind), rule, record)
 
     def _boot(self, record: Record) -> None:
+        boot = record.get("boot")
+        if not isinstance(boot, str):
+            raise BadRecord("a boot without its id")
+        if boot != self.boot:
+            # Nothing that lived in another boot lives now, and its clock is another.
+            self.boot, self.rules = boot, {}
+        self._boot_record = record
         self.last_id = max(self.last_id, int(_number(record.get("last_id"))))
         breaks = record.get("breaks")
         if isinstance(breaks, dict):
             self.breaks = {
-                str(rule): [_number(began) for began in times]
+                str(rule): [_number(began) for began in _list(times)]
                 for rule, times in breaks.items()
-                if isinstance(times, list)
+                if _list(times)
             }
-        boot = str(record.get("boot"))
-        if boot != self.boot:
-            # Nothing that lived in another boot lives now, and its clock is another.
-            self.boot, self.rules = boot, {}
+
+    def _rule(self, rule: str, record: Record) -> None:
+        if not rule:
+            raise BadRecord("a rule without its id")
+        said = {name: value for name, value in record.items() if name != "state"}
+        known = self.rules[rule] = KnownRule(said, deque(maxlen=_counted(record)))
+        state = record.get("state")
+        if isinstance(state, dict):
+            _take_state(known, state)
+        if rule.startswith("t") and rule[1:].isdecimal() and len(rule) <= MAX_ID_SIZE:
+            self.last_id = max(self.last_id, int(rule[1:]))
 
     def _unrule(self, rule: str) -> None:
         known = self.rules.get(rule)
@@ -143,10 +153,10 @@ class History:
         elif known is not None:
             known.gone = True
 
-    def _of_rule(self, kind: str, known: KnownRule, record: Record) -> None:
-        run = str(record.get("run", ""))
+    def _of_rule(self, kind: str, rule: str, record: Record) -> None:
+        known, run = self.rules[rule], str(record.get("run", ""))
         seconds = _number(record.get("s"))
-        if kind == "trigger":
+        if kind == "trigger" and run and run not in known.runs:
             known.runs[run] = OpenRun(run, _number(record.get("t")), seconds)
             known.times.append(seconds)
             known.last_trigger = _number(record.get("t"))
@@ -161,7 +171,7 @@ class History:
                 known.last_end = seconds
             known.refused += kind == "refused"
             if known.gone and not known.runs:
-                del self.rules[str(record["rule"])]
+                del self.rules[rule]
         elif kind == "hold":
             known.held = str(record.get("reason", ""))
         elif kind == "release":
@@ -169,36 +179,75 @@ class History:
 
     def snapshot(self) -> list[Record]:
         """Return records that say the same in as few lines, for a new journal."""
-        found: list[Record] = []
-        for name, known in self.rules.items():
-            open_runs = {run.s for run in known.runs.values()}
-            rule: Record = dict(known.record)
-            rule["times"] = [s for s in known.times if s not in open_runs]
-            rule["triggers"] = known.triggers - len(known.runs)
-            rule["refused"] = known.refused
-            if known.last_end is not None:
-                rule["last_end"] = known.last_end
-            if known.last_trigger is not None:
-                rule["last_trigger"] = known.last_trigger
-            found.append(rule)
-            for run in known.runs.values():
-                base: Record = {"t": run.t, "s": run.s, "rule": name, "run": run.run}
-                found.append({"kind": "trigger", **base})
-                if run.started:
-                    found.append({"kind": "start", **base})
-                if run.pid is not None:
-                    found.append({"kind": "pid", **base, "pid": run.pid})
-            if known.held is not None:
-                found.append(
-                    {"kind": "hold", "t": 0.0, "s": 0.0, "rule": name, "reason": known.held}
-                )
-            if known.gone:
-                found.append({"kind": "unrule", "t": 0.0, "s": 0.0, "rule": name, "reason": "gone"})
+        boot: Record = {**self._boot_record, "last_id": self.last_id, "breaks": self.breaks}
+        found = [boot] if self._boot_record else []
+        found += [{**known.record, "state": _state(known)} for known in self.rules.values()]
         return found
 
 
+def _state(known: KnownRule) -> Record:
+    """Return what has become of a rule, as JSON; what is None is left out."""
+    state = {
+        "times": list(known.times),
+        "last_end": known.last_end,
+        "last_trigger": known.last_trigger,
+        "triggers": known.triggers,
+        "refused": known.refused,
+        "held": known.held,
+        "gone": known.gone,
+        "runs": [
+            {"run": run.run, "t": run.t, "s": run.s, "started": run.started, "pid": run.pid}
+            for run in known.runs.values()
+        ],
+    }
+    return {name: value for name, value in state.items() if value is not None}
+
+
+def _take_state(known: KnownRule, state: Record) -> None:
+    known.times.extend(_number(value) for value in _list(state.get("times")))
+    if "last_end" in state:
+        known.last_end = _number(state["last_end"])
+    if "last_trigger" in state:
+        known.last_trigger = _number(state["last_trigger"])
+    known.triggers = int(_number(state.get("triggers")))
+    known.refused = int(_number(state.get("refused")))
+    if "held" in state:
+        known.held = str(state["held"])
+    known.gone = state.get("gone") is True
+    for run in _list(state.get("runs")):
+        if isinstance(run, dict) and run.get("run"):
+            pid, name = run.get("pid"), str(run["run"])
+            known.runs[name] = OpenRun(
+                name,
+                _number(run.get("t")),
+                _number(run.get("s")),
+                # Whatever else it says than that it was not started: it is not started again.
+                run.get("started") is not False,
+                None if pid is None else int(_number(pid)),
+            )
+
+
+def _counted(record: Record) -> int:
+    """Return how many triggers a rule's limit counts: no more of them are kept."""
+    policy = record.get("policy")
+    try:
+        limit = parse_limit(policy["limit"]) if isinstance(policy, dict) else None
+    except (ValueError, TypeError, KeyError):
+        return MAX_COUNT  # the rule cannot be used, which is for others to say
+    return limit.count if limit else 0
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
 def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+    """Return a number as it is, 0 for what is none; JSON has some that no float can hold."""
+    try:
+        number = float(value) if isinstance(value, int | float) else 0.0
+    except OverflowError:
+        return 0.0
+    return number if math.isfinite(number) else 0.0
 
 
 def may_replay(run: OpenRun, now_wall: float, now_steady: float) -> str | None:

@@ -5,6 +5,7 @@ No fsync: what was written survives the daemon's death, not the host's, and
 across boots nothing is replayed.
 """
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable
@@ -30,6 +31,8 @@ class Journal:
     def __init__(self, directory: Path, log: Log, now: Callable[[], Now]) -> None:
         self._directory, self._log, self._now = directory, log, now
         self.history = History()
+        self._begun = 0
+        """How long the file was when it was begun: many rules alone may be MAX_BYTES."""
         self._unwritten: list[Record] = []
         """What could not be written: refusals that somebody will ask for."""
         try:
@@ -77,7 +80,7 @@ class Journal:
         self._size += written
         for record in records:
             self.history.read(dict(record))
-        if self._size > MAX_BYTES:
+        if self._size > self._begun + MAX_BYTES:
             self._begin_anew()
 
     def keep(self, record: Record) -> None:
@@ -86,6 +89,8 @@ class Journal:
             self.write(record)
         except OSError as error:
             self._log(f"journal: {error.strerror}; kept in memory: {record['kind']}")
+            # It has happened all the same: what is decided next must know of it.
+            self.history.read(dict(record))
             if len(self._unwritten) < MAX_UNWRITTEN:
                 self._unwritten.append(record)
 
@@ -100,23 +105,24 @@ class Journal:
 
     def _begin_anew(self) -> None:
         """Replace the file by a new one with what still lives."""
-        boot = self.record(
-            "boot",
-            boot=self.history.boot,
-            last_id=self.history.last_id,
-            breaks=self.history.breaks,
-        )
-        data = encode([boot, *self.history.snapshot()])
+        data = encode(self.history.snapshot())
+        path, old_path = self._directory / NAME, self._directory / OLD_NAME
+        new_fd = -1
         try:
             new_fd = self._open(f"{NAME}.new")
             os.ftruncate(new_fd, 0)
             if os.write(new_fd, data) < len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            path = self._directory / NAME
-            os.replace(path, self._directory / OLD_NAME)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(old_path)
+            # A link, and then the new one in its place: there is a journal at any moment.
+            os.link(path, old_path)
             os.replace(f"{path}.new", path)
         except OSError as error:
             self._log(f"journal: no new one could be begun: {error.strerror}")
+            if new_fd >= 0:
+                os.close(new_fd)
+            self._begun = self._size  # another try when as much again has been written
             return
         os.close(self._fd)
-        self._fd, self._size = new_fd, len(data)
+        self._fd, self._size, self._begun = new_fd, len(data), len(data)
