@@ -59,15 +59,20 @@ class Hub:
         self.perform(self.fleet.trigger(member, now()))
         self._after(member)
 
+    def ended(self, run: Run) -> None:
+        """Report that a run has ended, or will never start."""
+        self.perform(self.fleet.run_ended(run, now()))
+        self._after(run.member)  # the last run of a rule that is gone leaves nothing to do
+
     def detach(self, member: Member) -> None:
         """Withdraw a rule.  Its running commands go on; what has not started never will."""
         if member.rule.id not in self.keepers:
             return
+        # First of all: the end of a run must not arm what is being withdrawn.
+        self.event(member, Event.DETACH)
         for run in list(member.runs):
             if run.stage is not Stage.RUNNING and not self.ending:
                 self.runner.refuse(run, "refused", "the rule was withdrawn")
-        if member.rule.id in self.keepers:
-            self.event(member, Event.DETACH)
 
     def perform(self, todo: list[Do]) -> None:
         """Carry out what the fleet decided."""

@@ -7,7 +7,7 @@ for, and a run whose start is in the journal is never started again.
 
 from jaildaemon.backends.base import EndedJail, Jail
 from jaildaemon.core import breaker
-from jaildaemon.core.fleet import Act, Do, Member, Now, Stage
+from jaildaemon.core.fleet import Act, Do, Member, Now, Run, Stage
 from jaildaemon.core.journal import KnownRule, OpenRun, may_replay
 from jaildaemon.core.lifecycle import Phase
 from jaildaemon.core.rules import Respawn, Rule, make_policy
@@ -29,8 +29,13 @@ def recover(hub: Hub, probes: dict[str, int], children: list[int]) -> None:
                     _note_break(hub, known, run)
         journal.sync()
     journal.keep(journal.record("boot", boot=boot))
+    waiting: list[Run] = []
     for known in list(history.rules.values()):
-        _Recovery(hub, known, children).take_up(probes.get(str(known.record["rule"])))
+        probe_pid = probes.get(str(known.record["rule"]))
+        waiting += _Recovery(hub, known, children).take_up(probe_pid)
+    # Every command that goes on has its place by now, and who came first is first again.
+    for early in sorted(waiting, key=lambda run: run.triggered.steady):
+        hub.perform([hub.fleet.again(early)])
     watched = hub.backend.watcher.children()
     for pid in [*probes.values(), *children]:
         if pid not in watched:  # a reader of output, or the probe of a rule that is gone
@@ -59,14 +64,14 @@ class _Recovery:
         self._id = str(known.record["rule"])
         self._why = ""
 
-    def take_up(self, probe_pid: int | None) -> None:
-        """Bring the rule back, or say why not."""
+    def take_up(self, probe_pid: int | None) -> list[Run]:
+        """Bring the rule back, or say why not; return its runs that are still to begin."""
         hub, known = self._hub, self._known
         try:
             rule = self._rule()
         except (JaildaemonError, TypeError, KeyError) as error:
             self._drop(f"its record cannot be used: {error}")
-            return
+            return []
         jail = self._jail()
         gone = known.gone or jail is None
         if rule.policy.respawn is Respawn.NO and known.runs:
@@ -74,7 +79,7 @@ class _Recovery:
         alive = self._sort_runs(can_start=jail is not None)
         if gone and not alive:
             self._drop(self._why or "its one run is over")
-            return
+            return []
         jail = jail or hub.share(EndedJail(rule.jail, f"ended before {self._id}"))
         member = hub.fleet.restore(
             rule, jail.key, phase=Phase.GONE, times=known.times, last_end=known.last_end
@@ -82,13 +87,12 @@ class _Recovery:
         member.triggers, member.refused = known.triggers, known.refused
         member.last_trigger = known.last_trigger
         hub.keep(member, jail)
-        todo = self._restore_runs(member, alive)
+        waiting = self._restore_runs(member, alive)
         if gone:
             member.reason = self._why or None
-            hub.perform(todo)
-            return
-        self._set_phase(member, probe_pid)
-        hub.perform(todo)
+        else:
+            self._set_phase(member, probe_pid)
+        return waiting
 
     def _rule(self) -> Rule:
         record = self._known.record
@@ -138,17 +142,17 @@ class _Recovery:
                 alive.append((run, None))
         return alive
 
-    def _restore_runs(self, member: Member, alive: list[tuple[OpenRun, int | None]]) -> list[Do]:
-        fleet, todo = self._hub.fleet, []
+    def _restore_runs(self, member: Member, alive: list[tuple[OpenRun, int | None]]) -> list[Run]:
+        fleet, waiting = self._hub.fleet, []
         for run, pid in alive:
             stage = Stage.SETTLING if pid is None else Stage.RUNNING
             restored = fleet.restore_run(member, run.run, stage, Now(run.t, run.s))
             if pid is None:
                 self._hub.runner.recorded(restored)
-                todo.append(fleet.again(restored))
+                waiting.append(restored)
             else:
                 self._hub.runner.adopt(restored, pid, child=pid in self._children)
-        return todo
+        return waiting
 
     def _set_phase(self, member: Member, probe_pid: int | None) -> None:
         hub, keeper = self._hub, self._hub.keepers[member.rule.id]

@@ -31,6 +31,9 @@ class Hub(Protocol):
     def perform(self, todo: list[Do]) -> None:
         """Carry out what the fleet decided."""
 
+    def ended(self, run: Run) -> None:
+        """Report that a run has ended, or will never start."""
+
     def jail_of(self, run: Run) -> Jail:
         """Return the jail of a run's rule."""
 
@@ -82,7 +85,7 @@ class Runner:
         self._hub.fleet.refuse(run.member)
         self._say(run, f"run {run.id} {kind}: {why}")
         self._keep(run, kind, reason=why)
-        self._end(run)
+        self._hub.ended(run)
 
     def start(self, run: Run) -> None:
         """Start the command.  Its intent is in the journal first: at most once, always."""
@@ -164,7 +167,7 @@ class Runner:
         )
         command.when_read(lambda data: self._keep_output(run.id, run.member.rule.id, data))
         self._recorded.discard(run.id)
-        self._end(run)
+        self._hub.ended(run)
 
     def _keep_output(self, run: str, rule: str, data: bytes) -> None:
         if data:
@@ -177,9 +180,6 @@ class Runner:
         for ring in self._rings.glob("*.output"):
             if ring.stem not in self._commands:
                 self._keep_output(ring.stem, "", take_ring(ring))
-
-    def _end(self, run: Run) -> None:
-        self._hub.perform(self._hub.fleet.run_ended(run, self._hub.now()))
 
     def _record_trigger(self, run: Run) -> bool:
         journal = self._hub.journal
