@@ -124,7 +124,9 @@ class _Recovery:
         alive: list[tuple[OpenRun, int | None]] = []
         for run in list(self._known.runs.values()):
             if run.started:
-                pid = hub.backend.find_run(run.run, run.pid)
+                # After an exec it is our child still: one that has ended has its status.
+                child = run.pid in self._children
+                pid = run.pid if child else hub.backend.find_run(run.run, run.pid)
                 if pid is None:
                     why = "the daemon died, and its command is not there any more"
                     _close_run(hub, self._known, run, why)
