@@ -5,6 +5,7 @@ Nothing from the jail is in it: the command is the administrator's, the
 environment is built here, and no value in it was chosen inside.
 """
 
+import contextlib
 import functools
 import os
 import pwd
@@ -69,7 +70,8 @@ class Command:
     def __init__(self, backend: Backend, ring: Path, *, pid: int = 0) -> None:
         self._backend, self._ring, self.pid = backend, ring, pid
         self._pipe_fd = -1
-        self._reader_done = pid != 0  # of an adopted command nobody tells us
+        self._told = self._ended = False
+        self._reader_done = False  # of an adopted command nobody ever tells us
         self._output_wanted: Callable[[bytes], None] | None = None
 
     def start(
@@ -115,13 +117,10 @@ class Command:
         self._start_reader()
 
     def _start_reader(self) -> None:
+        # The command runs: whatever fails from here on must not look as if it did not.
+        ring_fd = -1
         try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-            ring_fd = os.open(self._ring, flags, 0o600)
-        except OSError:
-            # No room for the output: it is read all the same, so that nobody blocks.
-            ring_fd = os.open(os.devnull, os.O_RDWR)
-        try:
+            ring_fd = self._open_ring()
             reader = os.posix_spawn(
                 OUTPUT_READER,
                 ["jailoutput"],
@@ -137,17 +136,52 @@ class Command:
             self._backend.watcher.call_in(RETRY_SECONDS, self._start_reader)
             return
         finally:
-            os.close(ring_fd)
+            if ring_fd >= 0:
+                os.close(ring_fd)
         os.close(self._pipe_fd)
         self._pipe_fd = -1
         self._backend.watcher.watch_process(reader, lambda _: self._reader_ended())
 
+    def _open_ring(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            return os.open(self._ring, flags, 0o600)
+        except OSError:
+            # No room for the output: it is read all the same, so that nobody blocks.
+            return os.open(os.devnull, os.O_RDWR)
+
     def signal(self, number: signal.Signals) -> None:
-        """Signal the command's process group, while its shell lives."""
+        """Signal the command's process group."""
+        self._told = True
         try:
             os.killpg(self.pid, number)
         except (ProcessLookupError, PermissionError):
             return  # its last member is a zombie, or (FreeBSD) all are
+
+    def ended(self) -> None:
+        """Take note that its shell is reaped."""
+        self._ended = True
+
+    @property
+    def outlived(self) -> bool:
+        """Whether it was told to end, its shell has, and some of its group have not."""
+        if not (self._told and self._ended):
+            return False
+        try:
+            os.killpg(self.pid, 0)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
+
+    def kill(self) -> None:
+        """Kill what is left of its process group."""
+        if self._ended:
+            # While a group has members no process is given its number.  One that
+            # has it is a stranger, and the group is gone.
+            with contextlib.suppress(ProcessLookupError):
+                os.getsid(self.pid)
+                return
+        self.signal(signal.SIGKILL)
 
     @property
     def has_reader(self) -> bool:

@@ -47,12 +47,15 @@ class Runner:
         self._timeouts: dict[str, int] = {}
         self._recorded: set[str] = set()
         """Runs whose trigger is in the journal."""
+        self._doomed: set[str] = set()
+        """Runs that are about to be refused, and so must not be started meanwhile."""
 
     def settle(self, run: Run) -> None:
         """Wait, then see whether the jail still lives: its shutdown may have rung."""
         if run.id not in self._recorded and not self._record_trigger(run):
             return
         seconds = run.member.rule.policy.settle
+        self._say(run, f"run {run.id} settles: it starts if its jail lives in {seconds:g} s")
 
         def settled() -> None:
             if run not in run.member.runs:
@@ -82,6 +85,9 @@ class Runner:
     def refuse(self, run: Run, kind: str, why: str) -> None:
         """Let a run end that never started."""
         self._recorded.discard(run.id)
+        self._doomed.discard(run.id)
+        if run not in run.member.runs:
+            return  # refused already: its rule was withdrawn in the same instant
         self._hub.fleet.refuse(run.member)
         self._say(run, f"run {run.id} {kind}: {why}")
         self._keep(run, kind, reason=why)
@@ -90,15 +96,15 @@ class Runner:
     def start(self, run: Run) -> None:
         """Start the command.  Its intent is in the journal first: at most once, always."""
         journal, rule = self._hub.journal, run.member.rule
+        if run.id in self._doomed:
+            return
         records = [journal.record("start", rule=rule.id, run=run.id)]
         if run.id not in self._recorded:
             records.insert(0, journal.record("trigger", rule=rule.id, run=run.id))
         try:
             journal.write(*records)
         except OSError as error:
-            why = f"the journal cannot be written: {error.strerror}"
-            # Not from within the act: the fleet is still deciding.
-            self._hub.backend.watcher.call_in(0, lambda: self.refuse(run, "refused", why))
+            self._refuse_soon(run, f"the journal cannot be written: {error.strerror}")
             return
         self._recorded.add(run.id)
         jail = self._hub.jail_of(run)
@@ -119,8 +125,7 @@ class Runner:
                 lambda death: self._ended(run, death, began),
             )
         except (OSError, KeyError) as error:
-            why = f"/bin/sh cannot be started: {error}"
-            self._hub.backend.watcher.call_in(0, lambda: self.refuse(run, "refused", why))
+            self._refuse_soon(run, f"/bin/sh cannot be started: {error}")
             return
         self._commands[run.id] = command
         self._watch_timeout(run, command)
@@ -149,7 +154,7 @@ class Runner:
         def terminate() -> None:
             self._say(run, f"run {run.id} has not ended after {seconds:g} s: SIGTERM")
             command.signal(signal.SIGTERM)
-            kill = watcher.call_in(KILL_SECONDS, lambda: command.signal(signal.SIGKILL))
+            kill = watcher.call_in(KILL_SECONDS, command.kill)
             self._timeouts[run.id] = kill
 
         # Of an adopted command some of the time is over.
@@ -158,8 +163,11 @@ class Runner:
 
     def _ended(self, run: Run, death: Death, began: Now) -> None:
         command = self._commands.pop(run.id)
-        if run.id in self._timeouts:
-            self._hub.backend.watcher.cancel(self._timeouts.pop(run.id))
+        command.ended()
+        timeout = self._timeouts.pop(run.id, None)
+        # The shell may die of the TERM that others in its group ignore: KILL still follows.
+        if timeout is not None and not command.outlived:
+            self._hub.backend.watcher.cancel(timeout)
         seconds = round(self._hub.now().steady - began.steady, 3)
         self._say(run, f"run {run.id} ended: {death} after {seconds:.3f} s")
         self._keep(
@@ -181,13 +189,17 @@ class Runner:
             if ring.stem not in self._commands:
                 self._keep_output(ring.stem, "", take_ring(ring))
 
+    def _refuse_soon(self, run: Run, why: str) -> None:
+        # Not from within the act: the fleet is still deciding.
+        self._doomed.add(run.id)
+        self._hub.backend.watcher.call_in(0, lambda: self.refuse(run, "refused", why))
+
     def _record_trigger(self, run: Run) -> bool:
         journal = self._hub.journal
         try:
             journal.write(journal.record("trigger", rule=run.member.rule.id, run=run.id))
         except OSError as error:
-            why = f"the journal cannot be written: {error.strerror}"
-            self._hub.backend.watcher.call_in(0, lambda: self.refuse(run, "refused", why))
+            self._refuse_soon(run, f"the journal cannot be written: {error.strerror}")
             return False
         self._recorded.add(run.id)
         return True
