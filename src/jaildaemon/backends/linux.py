@@ -4,6 +4,7 @@
 Sources: pidfd_open(2), setns(2), pid_namespaces(7), waitid(2), unix(7), proc(5).
 """
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -267,14 +268,13 @@ class LinuxBackend(Backend):
 
     def peer(self, fd: int) -> Peer:
         """Say who called; anybody not in our own namespaces and root is outside."""
-        with socket.socket(fileno=os.dup(fd)) as sock:
-            cred = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-            pid, uid, _ = struct.unpack("iII", cred)
-            try:
-                pidfd = sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
-            except OSError:
-                pidfd = -1  # before 6.5
+        pidfd, pid, uid = -1, 0, -1
         try:
+            with socket.socket(fileno=os.dup(fd)) as sock:
+                cred = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+                pid, uid, _ = struct.unpack("iII", cred)
+                with contextlib.suppress(OSError):  # before 6.5
+                    pidfd = sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
             if pidfd < 0:
                 pidfd = os.pidfd_open(pid)
             return Peer(uid, pid, self._outside(pid, pidfd))

@@ -70,7 +70,13 @@ class LinuxWatcher(Watcher):
             return
         self._children[pid] = pidfd
         self._calls[pidfd] = lambda: self._reap(pid, ended, RETRY_SECONDS)
-        self._epoll.register(pidfd, select.EPOLLIN)
+        try:
+            self._epoll.register(pidfd, select.EPOLLIN)
+        except OSError:  # ENOMEM, or ENOSPC: fs.epoll.max_user_watches
+            del self._calls[pidfd]
+            os.close(pidfd)
+            self._children[pid] = None
+            self.call_in(RETRY_SECONDS, lambda: self._reap(pid, ended, 2 * RETRY_SECONDS))
 
     def watch_other(self, pid: int, ended: Callable[[Death], None]) -> None:
         """Call `ended` when `pid`, which is not our child, has ended; how is not known."""
