@@ -7,19 +7,20 @@ already; what is handed over is a file of descriptors and pids.  A child of the
 new version first loads all of it, so that a broken one is found out in time.
 """
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import attrs
 
 from jaildaemon.backends.base import Backend, Death
-from jaildaemon.core.journal import History, decode
+from jaildaemon.core.journal import BadRecord, History, decode
 from jaildaemon.daemon.journal import NAME
 from jaildaemon.daemon.schema import BadParameter, structure
 from jaildaemon.errors import JaildaemonError, Refused
@@ -179,8 +180,16 @@ class Restart:
             self._answer(Refused("restart", sys.executable, why, "the old one runs on"))
 
 
-def load_journal(state: Path) -> None:
-    """Read the journal as the new version would, and change nothing: the rehearsal's part."""
+def load_journal(state: Path, rules: Iterable[str]) -> None:
+    """Read the journal as the new version would, and change nothing: the rehearsal's part.
+
+    A line that is no record is skipped, as at any start; but every rule whose probe
+    stands must be known from it, or that probe would be nobody's.
+    """
     history = History()
     for line in (state / NAME).read_bytes().splitlines():
-        history.read(decode(line))
+        with contextlib.suppress(BadRecord):
+            history.read(decode(line))
+    for rule in rules:
+        if rule not in history.rules:
+            raise Refused("restart", str(state / NAME), f"has no rule {rule}")

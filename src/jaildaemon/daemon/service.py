@@ -134,6 +134,12 @@ class Service:
         if self._restarting or self._ending:
             answer(Refused("restart", "the daemon", "it is restarting or ending already"))
             return
+        try:
+            self._hub.journal.check()  # what is only in memory would be lost
+        except OSError as error:
+            why = f"the journal cannot be written: {error.strerror}"
+            answer(Refused("restart", "the daemon", why, "the old one runs on"))
+            return
         self._restarting = True
 
         def told(error: JaildaemonError | None) -> None:
@@ -240,7 +246,7 @@ def resume(places: Places, fd: int, *, rehearsal: bool) -> int:
     os.close(fd)
     if rehearsal:
         this_system()
-        load_journal(Path(handover.state))
+        load_journal(Path(handover.state), handover.probes)
         return 0
     if not handover.foreground:
         syslog.openlog("jaildaemon", syslog.LOG_PID, syslog.LOG_DAEMON)
