@@ -62,11 +62,16 @@ class Keeper(ProbeOwner):
             case Act.BACKOFF:
                 self._back_off()
             case Act.REST:
-                seconds = self.member.wait(self._hub.now())
+                now = self._hub.now()
+                seconds = self.member.wait(now)
+                self.member.next_arming = now.wall + seconds
                 self._say(f"no probe for {seconds:.1f} s: {self._why_resting()}")
                 self._call_in(seconds, Event.RESTED)
             case Act.IGNORE:
-                self._say("refused a signal: the rule was being withdrawn or held")
+                why = "the rule was being withdrawn or held"
+                self._say(f"refused a signal: {why}")
+                journal, rule = self._hub.journal, self.member.rule.id
+                journal.keep(journal.record("refused", rule=rule, reason=why))
 
     def settle_down(self) -> None:
         """Cancel the timer of a wait that is over or no longer wanted."""
