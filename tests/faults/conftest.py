@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Every test here has a daemon and jails of its own."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.world import Daemon, World, world_in
+
+collect_ignore_glob = [] if sys.platform == "linux" else ["test_*"]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A directory, and a daemon in it that is not started yet."""
+    if os.geteuid() != 0:
+        pytest.skip("cannot: only root may enter a jail")
+    with world_in(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def daemon(world: World) -> Daemon:
+    """A daemon that serves."""
+    world.daemon.start()
+    return world.daemon
