@@ -79,6 +79,8 @@ class _Recovery:
         alive = self._sort_runs(can_start=jail is not None)
         if gone and not alive:
             self._drop(self._why or "its one run is over")
+            if jail is not None:
+                hub.forget_jail(jail.key)
             return []
         jail = jail or hub.share(EndedJail(rule.jail, f"ended before {self._id}"))
         member = hub.fleet.restore(
