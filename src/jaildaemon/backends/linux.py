@@ -263,8 +263,10 @@ class LinuxBackend(Backend):
         """Give a command the limit of open files that we were started with (prlimit(2))."""
         try:
             resource.prlimit(pid, resource.RLIMIT_NOFILE, self._open_files)
-        except ProcessLookupError:
-            return  # so short a command that it has ended
+        except OSError:
+            # So short a command that it has ended; or another user's, and we lack
+            # CAP_SYS_RESOURCE: it runs, with more than it needs.
+            return
 
     def peer(self, fd: int) -> Peer:
         """Say who called; anybody not in our own namespaces and root is outside."""
