@@ -23,6 +23,8 @@ MESSAGE_SECONDS = 5.0
 PAUSE_SECONDS = 1.0
 """How long nothing is accepted when we are out of descriptors."""
 READ_BYTES = 16384
+COMPLAINTS, COMPLAINT_SECONDS = 5, 10.0
+"""How many lines about bad clients the log takes in how long: it is read by people."""
 
 
 class Connection:
@@ -81,7 +83,7 @@ class Connection:
                     break
                 self._take(untrusted)
         except wire.ProtocolError as error:
-            self._server.log(f"closed the connection of uid {self.peer.uid}: {error}")
+            self._server.complain(f"closed the connection of uid {self.peer.uid}: {error}")
             self.close()
             return
         finally:
@@ -163,7 +165,7 @@ class Connection:
 
     def _too_slow(self) -> None:
         self._deadline = None
-        self._server.log(f"closed the connection of uid {self.peer.uid}: too slow")
+        self._server.complain(f"closed the connection of uid {self.peer.uid}: too slow")
         self.close()
 
 
@@ -185,7 +187,22 @@ class ControlServer:
         self.backend, self.methods, self.log = backend, methods, log
         self._listener = listener
         self._connections: set[Connection] = set()
+        self._complaints = 0
+        """In these COMPLAINT_SECONDS."""
         backend.watcher.watch_fd(listener.fileno(), self._accept)
+
+    def complain(self, what: str) -> None:
+        """Log what a client did wrong; of a storm, COMPLAINTS lines and then how many more."""
+        self._complaints += 1
+        if self._complaints == 1:
+            self.backend.watcher.call_in(COMPLAINT_SECONDS, self._sum_up)
+        if self._complaints <= COMPLAINTS:
+            self.log(what)
+
+    def _sum_up(self) -> None:
+        more, self._complaints = self._complaints - COMPLAINTS, 0
+        if more > 0:
+            self.log(f"{more} more connections were closed in {COMPLAINT_SECONDS:.0f} s")
 
     def closed(self, connection: Connection) -> None:
         """Take note that a connection has ended."""
@@ -216,13 +233,15 @@ class ControlServer:
         root = peer.uid == 0 and peer.outside is None
         full = len(self._connections) >= MAX_CLIENTS
         if full or (not root and others >= MAX_CLIENTS - ROOT_PLACES):
-            self.log(f"closed a connection of uid {peer.uid}: {MAX_CLIENTS} clients are served")
+            self.complain(
+                f"closed a connection of uid {peer.uid}: {MAX_CLIENTS} clients are served"
+            )
             sock.close()
             return
         connection = Connection(self, sock, peer)
         self._connections.add(connection)
         if peer.outside is not None:
-            self.log(f"denied uid {peer.uid} pid {peer.pid} at the socket: {peer.outside}")
+            self.complain(f"denied uid {peer.uid} pid {peer.pid} at the socket: {peer.outside}")
             connection.refuse(peer.outside)
 
     def _resume(self) -> None:
