@@ -18,9 +18,16 @@ from jaildaemon.backends.throwaway import ThrowawayJail
 from jaildaemon.cli import client
 from jaildaemon.errors import JaildaemonError
 
-PATIENCE_SECONDS = 8.0
+PATIENCE_SECONDS = 20.0
 """For any one event.  A machine that works needs milliseconds."""
 JAILDAEMON = [sys.executable, "-m", "jaildaemon"]
+
+
+def changed(module: str, change: str) -> list[str]:
+    """Return the program with one constant of a module changed, so that a test is quick."""
+    name = f"jaildaemon.{module}"
+    script = f"import sys, {name} as m; m.{change}; from jaildaemon.cli.main import main; "
+    return [sys.executable, "-c", f"{script}sys.exit(main())"]
 
 
 def wait_readable(fd: int, end: float, what: str) -> None:
@@ -163,6 +170,11 @@ class Daemon:
         status = self.process.wait()
         self._process = None
         return status
+
+    def forget(self) -> None:
+        """Take note that it has ended, its log unread."""
+        self.process.wait()
+        self._process = None
 
     def crash(self) -> None:
         """Kill it, as the kernel would for want of memory."""
