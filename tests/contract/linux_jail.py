@@ -39,7 +39,9 @@ class NamespaceJail:
         finally:
             os.close(their_end)
         self.init = int(made.stdout)
-        self._pidfd = os.pidfd_open(self.init) if sys.platform == "linux" else -1
+        self._pidfd = -1
+        if sys.platform == "linux":
+            self._pidfd = os.pidfd_open(self.init)
 
     def end(self) -> None:
         """Tell it to end; it does when every process in it has been reaped."""
