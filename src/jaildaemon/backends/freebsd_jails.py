@@ -129,9 +129,9 @@ class Jails:
     def _find(self, text: str) -> libc.JailFacts:
         jid, name = 0, text
         if text.isascii() and text.isdecimal():
-            # At most seven digits: int() of a million of them takes its time.
-            jid, name = int(text[:7]), ""
-            if jid == 0 and len(text) <= len(str(JAIL_MAX)):
+            # No long ones: int() of a million digits takes its time.
+            jid, name = int(text) if len(text) <= len(str(JAIL_MAX)) else JAIL_MAX + 1, ""
+            if jid == 0:
                 raise Refused("attach", text, "is the host itself, not a jail", JAIL_HINT)
         try:
             size = len(os.fsencode(name))
