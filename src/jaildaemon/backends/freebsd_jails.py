@@ -138,7 +138,9 @@ class Jails:
         except UnicodeEncodeError:
             size = libc.NAME_SIZE
         if not text or jid > JAIL_MAX or size >= libc.NAME_SIZE or "\0" in name:
-            raise NoSuchJail("attach", text[:80], "neither a jid nor a jail's name", JAIL_HINT)
+            raise NoSuchJail(
+                "attach", text[:80] or "''", "neither a jid nor a jail's name", JAIL_HINT
+            )
         try:
             return self._get(jid, name)
         except OSError as error:

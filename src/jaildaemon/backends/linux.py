@@ -228,7 +228,7 @@ class LinuxBackend(Backend):
         number = text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_PID))
         pid = int(text) if number else 0
         if not 0 < pid <= MAX_PID:
-            raise NoSuchJail("attach", text[:80], "not a process id", PID_HINT)
+            raise NoSuchJail("attach", text[:80] or "''", "not a process id", PID_HINT)
         try:
             member = os.pidfd_open(pid)
         except OSError as error:

@@ -2,6 +2,7 @@
 """The daemon's files: the locks, the pidfile, the socket."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -19,9 +20,19 @@ ANSWER_SECONDS = 5.0
 _START = "start"
 
 
-def _refuse(path: str, error: OSError, hint: str | None = None) -> JaildaemonError:
-    kind = NotPermitted if isinstance(error, PermissionError) else Refused
-    return kind(_START, path, error.strerror or str(error), hint)
+MAX_SOCKET_BYTES = 103
+"""Of a socket's path: FreeBSD's sockaddr_un; Linux takes four more (unix(4), unix(7))."""
+
+
+def _refuse(path: str, error: OSError) -> JaildaemonError:
+    why = error.strerror or str(error)
+    if isinstance(error, PermissionError):
+        return NotPermitted(_START, path, why, "the daemon must be root")
+    if error.errno == errno.ENOENT:
+        why = "its directory does not exist"
+    elif error.errno in (errno.ELOOP, errno.EMLINK):  # O_NOFOLLOW on Linux, on FreeBSD
+        why = "is a symbolic link"
+    return Refused(_START, path, why)
 
 
 class LockedFile:
@@ -133,6 +144,10 @@ class ControlSocket:
 
     def __init__(self, path: str, backend: Backend) -> None:
         self.path = path
+        size = len(os.fsencode(path))
+        if size > MAX_SOCKET_BYTES:
+            why = f"is {size} bytes long, a socket's path has at most {MAX_SOCKET_BYTES}"
+            raise Refused(_START, path, why)
         try:
             self._lock = LockedFile(f"{path}.lock", 0o600)
         except Locked:
@@ -167,9 +182,7 @@ class ControlSocket:
             self._made = os.lstat(self.path)
         except OSError as error:
             self.listener.close()
-            raise _refuse(
-                self.path, error, "the directory must exist; a path has at most 103 bytes"
-            ) from error
+            raise _refuse(self.path, error) from error
 
     def remove(self) -> None:
         """Close and remove the socket, if it is still ours, and the lock."""
