@@ -11,6 +11,7 @@ import pytest
 from jaildaemon.backends.throwaway import FreeBSDJail
 from tests.contract.linux_jail import NamespaceJail
 from tests.daemon.product import Daemon, short_directory
+from tests.daemon.server import Server
 
 
 def need_root() -> None:
@@ -56,3 +57,11 @@ def jail() -> Iterator[str]:
         other = FreeBSDJail()
         yield other.jail
         other.close()
+
+
+@pytest.fixture
+def server(directory: Path) -> Iterator[Server]:
+    """Give a control server in this process; afterwards nothing may be left in it."""
+    made = Server(directory)
+    yield made
+    made.close()
