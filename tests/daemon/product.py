@@ -48,8 +48,9 @@ class Client:
 
     def __init__(self, path: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket.settimeout(LONGEST_SECONDS)
+        # With a timeout, a full queue of the listener would be an error at once.
         self.socket.connect(str(path))
+        self.socket.settimeout(LONGEST_SECONDS)
         self._buffer = b""
 
     def send(self, *messages: Message) -> None:

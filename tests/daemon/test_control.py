@@ -59,6 +59,27 @@ def test_calls_behind_an_attach_wait_for_its_answer(server: Server) -> None:
     assert len(rest) == 2000
 
 
+def test_a_client_that_goes_on_talking_while_its_call_waits_fills_no_memory(
+    server: Server,
+) -> None:
+    client = server.connect()
+    server.backend.passive = True
+    client.say(call("Attach", command="true", jail=server.jail))
+    sent = 0
+    while sent < 1 << 24:
+        try:
+            sent += client.socket.send(b"x" * 4096)
+        except BlockingIOError:
+            break
+        server.settle()
+    assert sent < 1 << 22, "everything is taken"
+    (connection,) = server.control._connections
+    assert connection._decoder.size < 2 * 65536
+    client.socket.close()  # not noticed before the answer: it is not read from
+    server.pass_time(5.1)
+    assert server.methods.fleet.members == {}
+
+
 def test_a_call_with_oneway_is_carried_out_and_not_answered(server: Server) -> None:
     client = server.connect()
     client.say({**call("Attach", command="true", jail=server.jail), "oneway": True})
