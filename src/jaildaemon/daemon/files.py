@@ -115,7 +115,7 @@ def _running_instance(path: str, backend: Backend) -> str | None:
             sock.connect(path)
         except (FileNotFoundError, ConnectionRefusedError):
             return None
-        except TimeoutError:
+        except BlockingIOError:  # its queue is full, and a timeout is no wait for that
             return "something that does not answer"
         except OSError as error:
             raise _refuse(path, error) from error
@@ -140,10 +140,13 @@ def _umask(mask: int) -> Iterator[None]:
 
 
 class ControlSocket:
-    """The listening socket, and the lock beside it under which it was made."""
+    """The listening socket, and the lock beside it under which all else is made."""
+
+    listener: socket.socket
 
     def __init__(self, path: str, backend: Backend) -> None:
-        self.path = path
+        self.path, self._backend = path, backend
+        self._made: os.stat_result | None = None
         size = len(os.fsencode(path))
         if size > MAX_SOCKET_BYTES:
             why = f"is {size} bytes long, a socket's path has at most {MAX_SOCKET_BYTES}"
@@ -154,13 +157,9 @@ class ControlSocket:
             # Another daemon holds it for life, or another start is under way.
             who = _running_instance(path, backend) or "a daemon that is just starting"
             raise Refused(_START, path, f"jaildaemon is already running: {who}") from None
-        try:
-            self._bind(backend)
-        except BaseException:
-            self._lock.remove()
-            raise
 
-    def _bind(self, backend: Backend) -> None:
+    def bind(self) -> None:
+        """Make the socket; one that nobody serves is replaced."""
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISSOCK(os.lstat(self.path).st_mode):
                 raise Refused(
@@ -169,7 +168,7 @@ class ControlSocket:
                     "exists and is not a socket",
                     "remove it, or choose another with -f",
                 )
-            who = _running_instance(self.path, backend)
+            who = _running_instance(self.path, self._backend)
             if who:
                 raise Refused(_START, self.path, f"jaildaemon is already running: {who}")
             os.unlink(self.path)  # a dead one's
@@ -186,8 +185,9 @@ class ControlSocket:
 
     def remove(self) -> None:
         """Close and remove the socket, if it is still ours, and the lock."""
-        self.listener.close()
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(self._made, os.lstat(self.path)):
-                os.unlink(self.path)
+        if self._made is not None:
+            self.listener.close()
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(self._made, os.lstat(self.path)):
+                    os.unlink(self.path)
         self._lock.remove()
