@@ -161,13 +161,15 @@ class Daemon:
         return found
 
     def stop(self, signum: int = signal.SIGTERM) -> list[str]:
-        """End it; return everything that it has said."""
+        """End it; return everything that it has said; a second time changes nothing."""
+        assert self.process.stderr is not None
+        if self.process.stderr.closed:
+            return self.lines.seen
         if self.process.poll() is None:
             os.kill(getattr(self, "pid", self.process.pid), signum)
         while self.lines.next() is not None:
             continue
         self.process.wait(LONGEST_SECONDS)
-        assert self.process.stderr is not None
         self.process.stderr.close()
         return self.lines.seen
 
@@ -177,3 +179,26 @@ def wait_until(happened: Callable[[], bool], what: str) -> None:
     end = time.monotonic() + LONGEST_SECONDS
     while not happened():
         assert time.monotonic() < end, f"never: {what}"
+
+
+def wait_ended(pid: int) -> Callable[[], None]:
+    """Return what waits until process `pid`, ours or not, has ended."""
+    if sys.platform == "linux":
+        pidfd = os.pidfd_open(pid)
+
+        def wait() -> None:
+            ready, _, _ = select.select([pidfd], [], [], LONGEST_SECONDS)
+            os.close(pidfd)
+            assert ready, f"{pid} never ended"
+
+    else:
+        queue = select.kqueue()
+        event = select.kevent(pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT)
+        queue.control([event], 0)
+
+        def wait() -> None:
+            events = queue.control(None, 1, LONGEST_SECONDS)
+            queue.close()
+            assert events, f"{pid} never ended"
+
+    return wait
