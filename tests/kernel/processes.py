@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What the host sees of a process: the same questions on both systems."""
 
-import signal
 import sys
 from dataclasses import dataclass
 
@@ -37,7 +36,7 @@ __all__ = [
     "own_space",
 ]
 
-IGNORED_ANYWAY = {signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH, signal.SIGIO}
+IGNORED_ANYWAY = {"SIGCHLD", "SIGCONT", "SIGURG", "SIGWINCH", "SIGIO", "SIGINFO"}
 """Signals whose default is to be ignored, which FreeBSD shows as ignored."""
 
 
@@ -65,4 +64,4 @@ def look(pid: int) -> Seen:
 
 def ignored_signals(pid: int) -> set[str]:
     """Return which of the signals that end a process it ignores, or has blocked."""
-    return unheeded(pid) - {number.name for number in IGNORED_ANYWAY}
+    return unheeded(pid) - IGNORED_ANYWAY

@@ -13,8 +13,9 @@ def _run(*argv: str) -> str:
 
 def fields(pid: int) -> Fields:
     """Return parent, session, name, uids, gids, groups, jid."""
-    wish = "ppid=,sid=,jid=,comm="
-    parent, session, jid, comm = _run("ps", "-o", wish, "-p", str(pid)).split(maxsplit=3)
+    # One -o each: after "=" the rest of the argument is the header, commas and all.
+    wish = ("-oppid=", "-osid=", "-ojid=", "-ocomm=")
+    parent, session, jid, comm = _run("ps", *wish, "-p", str(pid)).split(maxsplit=3)
     # PID COMM EUID RUID SVUID EGID RGID SVGID UMASK FLAGS GROUPS.  COMM is one
     # word wherever this is asked: jailprobe, sh, python3.11.
     cred = _run("procstat", "-h", "-s", str(pid)).split()
@@ -50,7 +51,8 @@ def open_files(pid: int) -> list[str]:
 def environment(pid: int) -> dict[str, str]:
     """Return the environment that a process was started with.  No value may have a space."""
     pairs = _run("procstat", "-h", "-e", str(pid)).split()[2:]
-    return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
+    # "-" where there is none.
+    return {name: value for name, is_one, value in (p.partition("=") for p in pairs) if is_one}
 
 
 def unheeded(pid: int) -> set[str]:
@@ -70,5 +72,5 @@ def birth(pid: int) -> str | None:
 
 def children(pid: int) -> list[int]:
     """Return the children of a process."""
-    rows = (line.split() for line in _run("ps", "-ax", "-o", "pid=,ppid=").splitlines())
+    rows = (line.split() for line in _run("ps", "-ax", "-opid=", "-oppid=").splitlines())
     return [int(child) for child, parent in rows if int(parent) == pid]

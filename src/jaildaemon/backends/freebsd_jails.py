@@ -133,7 +133,7 @@ class Jails:
             # No long ones: int() of a million digits takes its time.
             jid, name = int(text) if len(text) <= len(str(JAIL_MAX)) else JAIL_MAX + 1, ""
             if jid == 0:
-                raise Refused("attach", text, "is the host itself, not a jail", JAIL_HINT)
+                raise NoSuchJail("attach", text, "is the host itself, not a jail", JAIL_HINT)
         try:
             size = len(os.fsencode(name))
         except UnicodeEncodeError:
