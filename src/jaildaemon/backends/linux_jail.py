@@ -81,12 +81,17 @@ def _candidates(pid: int) -> Iterator[int]:
 
 def find_init(pid: int, space: Namespace) -> int | None:
     """Return the init of PID namespace `space`, of which `pid` is a member."""
+    denied: PermissionError | None = None
     for candidate in _candidates(pid):
         try:
             if namespace(candidate, "pid") == space and is_init(candidate):
                 return candidate
         except (FileNotFoundError, ProcessLookupError):
             continue  # it ended between the listing and the look
+        except PermissionError as error:
+            denied = error  # a stranger with a capability that even our root lacks
+    if denied:
+        raise denied
     return None
 
 

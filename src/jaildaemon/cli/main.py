@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The entry point.  Each way loads only what it needs: -c must be quick."""
 
+import os
 import sys
 
 from jaildaemon.cli import options
+from jaildaemon.core.text import shown
 from jaildaemon.errors import JaildaemonError, UsageError
 
 
@@ -39,8 +41,20 @@ def _original(arguments: list[str]) -> int:
     return _attach(wish)
 
 
+def _have_standard_files() -> None:
+    """Open what our caller closed of 0, 1 and 2: they must never be a socket or a pidfile."""
+    if None not in (sys.stdin, sys.stdout, sys.stderr):
+        return
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004 - standard error
+        continue
+    os.close(fd)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
+    _have_standard_files()
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         if arguments and not arguments[0].startswith("-"):
@@ -49,10 +63,10 @@ def main(arguments: list[str] | None = None) -> int:
             return commands.run(arguments)
         return _original(arguments)
     except UsageError as error:
-        sys.stderr.write(f"jaildaemon: {error}\n{options.USAGE}")
+        sys.stderr.write(f"jaildaemon: {shown(str(error))}\n{options.USAGE}")
         return error.exit_code
     except JaildaemonError as error:
-        sys.stderr.write(f"jaildaemon: {error}\n")
+        sys.stderr.write(f"jaildaemon: {shown(str(error))}\n")
         return error.exit_code
     except BrokenPipeError:
         return 1  # who read our output has had enough

@@ -210,7 +210,8 @@ class Methods:
     def _answer_waiting(self) -> None:
         # An answer may itself make another wait: look at each of today's once.
         waiting, self._waiting = self._waiting, []
-        self._waiting += [given for given in waiting if not given()]
+        rest = [given for given in waiting if not given()]
+        self._waiting = rest + self._waiting
 
     def _of_jail(self, jail: str, title: str | None = None) -> list[Member]:
         """Return the rules of a jail, by what it was called at -j, its name or number."""

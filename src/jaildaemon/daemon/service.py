@@ -201,6 +201,7 @@ class Places:
         default = state_directory(backend.state_directory, self.socket, self.default_socket)
         state = StateDirectory(default if self.state is None else Path(self.state))
         stack.callback(state.release)
+        control.bind()
         pidfile.write_pid()
         return Held(control, pidfile, state)
 

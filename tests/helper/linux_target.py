@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A Linux jail as the helper is told of it."""
+
+import os
+import sys
+from collections.abc import Iterator
+
+from jaildaemon.backends import HELPER
+from tests.contract.linux_jail import NamespaceJail
+from tests.helper.parent import Target
+
+# linux/sched.h
+NAMESPACES = {
+    "mnt": 0x00020000,
+    "cgroup": 0x02000000,
+    "uts": 0x04000000,
+    "ipc": 0x08000000,
+    "user": 0x10000000,
+    "pid": 0x20000000,
+    "net": 0x40000000,
+    "time": 0x00000080,
+}
+
+assert sys.platform == "linux"
+
+
+def linux_target(*, user_namespace: bool) -> Iterator[Target]:
+    """Give a jail with every namespace of its own, or all but the user namespace."""
+    from jaildaemon.backends.linux import sealed_image
+
+    jail = NamespaceJail(user_namespace=user_namespace)
+    pidfd, image = os.pidfd_open(jail.init), sealed_image(HELPER)
+    join = sum(
+        flag
+        for kind, flag in NAMESPACES.items()
+        if os.path.exists(f"/proc/self/ns/{kind}")
+        and os.readlink(f"/proc/{jail.init}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}")
+    )
+    yield Target(join, pidfd, image, jail.init)
+    os.close(pidfd)
+    os.close(image)
+    jail.close()
