@@ -7,11 +7,22 @@ never have the thing, so no installation step was forgotten.
 """
 
 import os
+import shutil
+import tempfile
 from collections.abc import Generator
 
 import pytest
 
 CANNOT = "cannot: "
+
+STATE = tempfile.mkdtemp(prefix="jaildaemon-state.")
+"""No daemon of a test keeps its state where the machine's own would."""
+os.environ["JAILDAEMON_STATE_DIR"] = STATE
+
+
+def pytest_unconfigure() -> None:
+    """Remove what the daemons kept."""
+    shutil.rmtree(STATE, ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -117,12 +117,20 @@ class Lines:
 class Daemon:
     """A daemon in the foreground, in a directory of its own."""
 
-    def __init__(self, directory: Path, *, before: tuple[str, ...] = (), **how: Any) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        before: tuple[str, ...] = (),
+        state: Path | None = None,
+        **how: Any,
+    ) -> None:
         self.directory = directory
         self.socket, self.pidfile = directory / "pipe", directory / "pid"
         arguments = [
             str(w) for w in (JAILDAEMON, "-D", "-F", "-f", self.socket, "-p", self.pidfile)
         ]
+        arguments += [] if state is None else ["--state-dir", str(state)]
         self.process = subprocess.Popen([*before, *arguments], stderr=subprocess.PIPE, **how)
         assert self.process.stderr is not None
         self.lines = Lines(self.process.stderr.fileno())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaildaemon.daemon.control import ControlServer
+from jaildaemon.daemon.hub import Hub
 from jaildaemon.daemon.methods import Methods
 from tests.contract.fake import FakeBackend
 
@@ -76,7 +77,10 @@ class Server:
         self._listener.bind(self._path)
         self._listener.listen(128)
         self._listener.setblocking(False)
-        self.methods = Methods(self.backend, self._say)
+        state = directory / "state"
+        state.mkdir(exist_ok=True)
+        self.hub = Hub(self.backend, state, self._say)
+        self.methods = Methods(self.hub, lambda answer: answer(None))
         self.control = ControlServer(self.backend, self._listener, self.methods, self._say)
         self._clients: list[socket.socket] = []
 
@@ -107,8 +111,10 @@ class Server:
         self.settle()
         self.methods.withdraw_all(lambda: None)
         self.control.close()
+        self.pass_time(3600)  # what was only to be logged, or read, later
         self.settle()
         self._listener.close()
+        self.hub.journal.close()
         assert self.backend.processes == {}
         assert self.backend.open_handles == 0
         assert self.methods.fleet.members == {}

@@ -100,7 +100,7 @@ def test_what_the_interface_has_not_is_named(server: Server) -> None:
     client.say(
         call("Frob"),
         call("Log"),
-        call("Restart"),
+        call("Reload"),
         call("com.example.Frob"),
         {"method": "Frob"},
         {"method": ""},
@@ -112,7 +112,7 @@ def test_what_the_interface_has_not_is_named(server: Server) -> None:
     assert client.heard() == [
         error("MethodNotFound", method="org.jaildaemon.Frob"),
         error("MethodNotImplemented", method="org.jaildaemon.Log"),
-        error("MethodNotImplemented", method="org.jaildaemon.Restart"),
+        error("MethodNotImplemented", method="org.jaildaemon.Reload"),
         error("InterfaceNotFound", interface="com.example"),
         error("InterfaceNotFound", interface=""),
         error("InterfaceNotFound", interface=""),
@@ -277,7 +277,7 @@ def test_sixty_four_clients_are_served_and_the_next_is_closed(server: Server) ->
     clients = [server.connect() for _ in range(100)]
     assert [client.closed for client in clients] == [False] * 64 + [True] * 36
     line = f"closed a connection of uid {os.geteuid()}: 64 clients are served"
-    assert server.log == [line] * 36
+    assert server.log == [line] * 5  # the rest is counted, and told when a minute is over
     clients[0].socket.close()
     server.settle()
     assert server.connect().ask("Status")["parameters"]["rules"] == 0

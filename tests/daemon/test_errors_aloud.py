@@ -326,7 +326,7 @@ def nobodys(as_nobody: tuple[str, ...]) -> Iterator[Daemon]:
     """Give a daemon of an unprivileged user."""
     with short_directory() as directory:
         directory.chmod(0o777)
-        started = Daemon(directory, before=as_nobody)
+        started = Daemon(directory, before=as_nobody, state=directory / "state")
         yield started
         started.stop()
 

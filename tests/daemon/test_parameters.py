@@ -198,18 +198,28 @@ def test_the_daemon_checks_what_the_command_line_checks(
 
 
 @pytest.mark.parametrize(
-    "name", ["signal", "limit", "cooldown", "timeout", "settle", "concurrency", "run_as"]
+    ("field", "value", "on", "why"),
+    [
+        ("signal", "TERM", "signal TERM", "is neither HUP nor USR1"),
+        ("limit", "30", "limit", "'30' is neither \"none\" nor N/DUR"),
+        ("limit", "1001/1m", "limit", "N up to 1000"),
+        ("cooldown", "5", "cooldown", "'5' is no duration"),
+        ("timeout", "-1s", "timeout", "'-1s' is no duration"),
+        ("settle", "2 s", "settle", "'2 s' is no duration"),
+        ("concurrency", 0, "concurrency 0", "is not from 1 to 64"),
+        ("concurrency", 65, "concurrency 65", "is not from 1 to 64"),
+        ("run_as", "a b", "run_as a b", "is no user name"),
+        ("run_as", "no-such-user", "run_as no-such-user", "the host has no such user"),
+    ],
 )
-def test_a_field_that_is_not_served_yet_is_refused_not_ignored(server: Server, name: str) -> None:
-    value = 2 if name == "concurrency" else "1s"
-    answer = server.connect().ask("Attach", **good(server, "Attach"), policy={name: value})
-    if answer.get("parameters", {}).get("id"):
-        pytest.skip("cannot: it is served now")
-    assert answer["parameters"] == {
-        "what": "attach",
-        "on": f"policy.{name}",
-        "why": "is not supported by this version",
-    }
+def test_a_policy_that_cannot_be_is_refused(
+    server: Server, field: str, value: object, on: str, why: str
+) -> None:
+    answer = server.connect().ask("Attach", **good(server, "Attach"), policy={field: value})
+    assert answer["error"] == "org.jaildaemon.Refused"
+    assert answer["parameters"]["on"] == on
+    assert why in answer["parameters"]["why"]
+    assert server.backend.open_handles == 0
 
 
 def test_this_table_is_the_interfaces() -> None:

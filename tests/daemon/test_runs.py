@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import pytest
 
-from jaildaemon.backends.base import Backend, Death
-from jaildaemon.daemon import runs
+from jaildaemon.backends.base import Death
+from jaildaemon.daemon.commands import Command
 from tests.contract.fake import FakeProcess
 from tests.daemon.server import Message, Server, Wire
 
@@ -21,7 +21,7 @@ DONE = Death(None, 0)
 
 
 class Commands:
-    """Stands in for runs.start: every run is a fake process, to be ended by the test."""
+    """Stands in for Command.start: every run is a fake process, to be ended by the test."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -30,8 +30,8 @@ class Commands:
         self.error: OSError | None = None
 
     def start(
-        self, _: Backend, command: str, values: dict[str, str], ended: Callable[[Death], None]
-    ) -> int:
+        self, made: Command, command: str, values: dict[str, str], ended: Callable[[Death], None]
+    ) -> None:
         """Start one."""
         if self.error is not None:
             raise self.error
@@ -39,7 +39,7 @@ class Commands:
         self._server.backend.watcher.watch_process(process.pid, ended)
         self.running.append(process)
         self.values.append(values)
-        return process.pid
+        made.pid = process.pid
 
     def end(self, death: Death = DONE) -> None:
         """End the oldest."""
@@ -51,7 +51,17 @@ class Commands:
 def commands(server: Server, monkeypatch: pytest.MonkeyPatch) -> Commands:
     """Give the commands of a server; every wait is of its middle length."""
     made = Commands(server)
-    monkeypatch.setattr(runs, "start", made.start)
+
+    def start(
+        self: Command,
+        command: str,
+        _run_as: str,
+        values: dict[str, str],
+        ended: Callable[[Death], None],
+    ) -> None:
+        made.start(self, command, values, ended)
+
+    monkeypatch.setattr(Command, "start", start)
     monkeypatch.setattr(random, "uniform", lambda _low, _high: 0.0)
     return made
 

@@ -55,7 +55,9 @@ def test_it_attaches_lists_and_detaches(public: Any, jail: str) -> None:
         (rule,) = connection.List()["rules"]
         assert (rule["id"], rule["probe_pid"]) == (made["id"], made["probe_pid"])
         assert (rule["title"], rule["state"]) == ("PUBLIC", "armed")
-        assert rule["policy"] == {"respawn": "after", "uid": 5, "gid": 0}
+        policy = rule["policy"]
+        assert (policy["respawn"], policy["uid"], policy["gid"]) == ("after", 5, 0)
+        assert (policy["limit"], policy["run_as"]) == ("30/1m", "root")
         status = connection.Status()
         assert (status["rules"], status["probes"]) == (1, 1)
         assert isinstance(status["uptime_seconds"], float)

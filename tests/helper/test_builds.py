@@ -21,7 +21,7 @@ QEMU = "qemu-aarch64-static"
 def build(compiler: str, output: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run helper/build.sh."""
     return subprocess.run(
-        ["sh", BUILD, output],
+        ["sh", BUILD, output.parent],
         env={"PATH": os.environ["PATH"], "CC": compiler, **environment},
         capture_output=True,
         text=True,

@@ -13,7 +13,7 @@ SOCKET = "/var/run/jaildaemon.pipe"
 PIDFILE = "/var/run/jaildaemon.pid"
 
 USAGE = """\
-usage: jaildaemon -D [-F] [-p pidfile] [-f ipcsockpath] [--state-dir directory]
+usage: jaildaemon -D [-F] [-p pidfile] [-f ipcsockpath]
        jaildaemon -c command -j jid [-rR] [-u uid] [-g gid] [-t proctitle]
                   [-f ipcsockpath]
        jaildaemon subcommand ...
@@ -74,6 +74,8 @@ def _utility(options: Options, pairs: list[tuple[str, str]]) -> None:
                 options.policy["concurrency"] = _number(option, value)
             case "--replace":
                 options.replace = True
+            case "--respawn" if value not in ("no", "after", "now"):
+                raise UsageError(_WHAT, option, f'{value!r} is none of "no", "after", "now"')
             case _ if option.removeprefix("--") in _TEXTS:
                 options.policy[option.removeprefix("--").replace("-", "_")] = value
     given = {option for option, _ in pairs}

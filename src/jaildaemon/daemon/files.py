@@ -218,10 +218,14 @@ class ControlSocket:
 
 
 def state_directory(default: str, socket_path: str, default_socket: str) -> Path:
-    """Return where a daemon at `socket_path` keeps its state, so that a second one just works."""
+    """Return where a daemon at `socket_path` keeps its state, so that a second one just works.
+
+    $JAILDAEMON_STATE_DIR takes the place of the system's directory.
+    """
+    base = Path(os.environ.get("JAILDAEMON_STATE_DIR") or default)
     if socket_path == default_socket:
-        return Path(default)
-    return Path(default) / "by-socket" / quote(socket_path, safe="")
+        return base
+    return base / "by-socket" / quote(socket_path, safe="")
 
 
 class StateDirectory:

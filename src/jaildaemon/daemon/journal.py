@@ -94,6 +94,10 @@ class Journal:
             if len(self._unwritten) < MAX_UNWRITTEN:
                 self._unwritten.append(record)
 
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
     def sync(self) -> None:
         """Have what was written survive the host too (fsync(2))."""
         os.fsync(self._fd)

@@ -125,7 +125,10 @@ class Runner:
                 lambda death: self._ended(run, death, began),
             )
         except (OSError, KeyError) as error:
-            self._refuse_soon(run, f"/bin/sh cannot be started: {error}")
+            why = f"no user {rule.policy.run_as}"  # KeyError: it was there at the attach
+            if isinstance(error, OSError):
+                why = error.strerror or str(error)
+            self._refuse_soon(run, f"/bin/sh cannot be started: {why}")
             return
         self._commands[run.id] = command
         self._watch_timeout(run, command)
