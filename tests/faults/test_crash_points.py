@@ -41,7 +41,7 @@ def test_at_every_moment_the_outcome_is_one_of_those_written(world: World) -> No
     offset = random.SystemRandom().randrange(EVERY)
     outcomes: Counter[str] = Counter()
     wrong = []
-    for number, (name, when) in enumerate(points[offset::EVERY]):
+    for number, (name, when, _) in enumerate(points[offset::EVERY]):
         directory = world.directory / f"point{number}"
         directory.mkdir()
         found = die_at(world, Daemon(directory), fifo, name, when)

@@ -401,8 +401,8 @@ class Strace:
 CALL = re.compile(r"^(\w+)\(")
 
 
-def hot_path(world: World) -> list[tuple[str, int]]:
-    """Return the daemon's calls from a signal to the next probe, each with which of its name."""
+def hot_path(world: World) -> list[tuple[str, int, str]]:
+    """Return the daemon's calls from a signal to the next probe: name, which of them, line."""
     daemon, log = world.daemon, world.directory / "trace"
     daemon.start()
     rule = daemon.attach(world.jail().jail, "true", respawn="after", limit="none")
@@ -418,5 +418,5 @@ def hot_path(world: World) -> list[tuple[str, int]]:
     for line in log.read_text(errors="replace").splitlines():
         if match := CALL.match(line):
             counts[match[1]] += 1
-            points.append((match[1], counts[match[1]]))
+            points.append((match[1], counts[match[1]], line))
     return points

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The Linux event loop: epoll(7), and a pidfd for every child."""
 
+import contextlib
 import errno
 import os
 import select
@@ -45,7 +46,8 @@ class LinuxWatcher(Watcher):
     def unwatch_fd(self, fd: int) -> None:
         """Stop.  To be called before `fd` is closed."""
         if self._calls.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
+            with contextlib.suppress(OSError):  # the close that follows does it too
+                self._epoll.unregister(fd)
 
     def children(self) -> list[int]:
         """Return the pids of the children that are watched and not reaped yet."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """One probe, from the helper's start to its own reaping, on either kernel."""
 
+import contextlib
 import os
 import signal
 
@@ -54,7 +55,12 @@ class Probe:
         self._status_fd, self._go_fd = spawned.status_fd, spawned.go_fd
         self.pid = spawned.probe_pid
         self._watch(spawned.helper_pid)
-        self._watcher.watch_fd(self._status_fd, self._read_status)
+        try:
+            self._watcher.watch_fd(self._status_fd, self._read_status)
+        except OSError as error:
+            why = f"the helper cannot be listened to: {error.strerror}"
+            self.fail(ArmingError(_ATTACH, self._jail.name, why))
+            return
         self._deadline = self._watcher.call_in(ARMING_SECONDS, self._too_late)
 
     def adopt(self, pid: int) -> None:
@@ -104,6 +110,10 @@ class Probe:
                 raise ArmingError(_ATTACH, self._jail.name, "the helper ended without a report")
         except JaildaemonError as error:
             self.fail(error)
+        except OSError as error:
+            # We are short of something; the next try may find it.
+            why = f"the probe cannot be examined: {error.strerror}"
+            self.fail(ArmingError(_ATTACH, self._jail.name, why))
 
     def _take_record(self, kind: int, step: int, _zero: int, value: int) -> None:
         if kind == RECORD_PID and self.pid is None:
@@ -161,6 +171,7 @@ class Probe:
             if self._alive:
                 return
         self._settled = True
-        if not self._jail.alive():
-            self._error = JailLost(_ATTACH, self._jail.name, "the jail has ended")
+        with contextlib.suppress(OSError):  # it cannot be asked now: the next try will
+            if not self._jail.alive():
+                self._error = JailLost(_ATTACH, self._jail.name, "the jail has ended")
         self._owner.failed(self._error)

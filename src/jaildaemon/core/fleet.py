@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from jaildaemon.core.lifecycle import Action, Event, Life, Phase, sort_trigger, step
 from jaildaemon.core.limits import Window
 from jaildaemon.core.rules import Policy, Rule
+from jaildaemon.core.text import NAME, process_title
 from jaildaemon.errors import Ambiguous, NoSuchRule, Refused
 
 MAX_RUNS = 32
@@ -354,7 +355,9 @@ class Fleet:
 
 
 def _overlap(one: str | None, other: str | None) -> bool:
-    """Say whether one title contains the other; no title is contained in any."""
-    if one is None or other is None:
-        return True
-    return one in other or other in one
+    """Say whether looking for one title finds the other's probe too.
+
+    pkill -f looks at the whole argv[0], "jaildaemon: " included; a rule without
+    a title can only be rung by that name, which is in all of them.
+    """
+    return (one or NAME) in process_title(other) or (other or NAME) in process_title(one)

@@ -72,7 +72,7 @@ class Command:
         self._pipe_fd = -1
         self._told = self._ended = False
         self._reader_done = False  # of an adopted command nobody ever tells us
-        self._output_wanted: Callable[[bytes], None] | None = None
+        self._output_wanted: Callable[[Path], None] | None = None
 
     def start(
         self, command: str, run_as: str, values: dict[str, str], ended: Callable[[Death], None]
@@ -188,8 +188,8 @@ class Command:
         """Whether nothing of the output depends on this process any more."""
         return self._pipe_fd < 0
 
-    def when_read(self, take: Callable[[bytes], None]) -> None:
-        """Give the end of the output once, when all of it is read, and forget it.
+    def when_read(self, take: Callable[[Path], None]) -> None:
+        """Give the file of the output once, when all of it is read, for `take_ring`.
 
         The command has ended.  A jail it started may hold its output for months:
         what was written by OUTPUT_SECONDS after its end is what there is.
@@ -205,4 +205,4 @@ class Command:
     def _give_output(self) -> None:
         take, self._output_wanted = self._output_wanted, None
         if take is not None:
-            take(take_ring(self._ring))
+            take(self._ring)

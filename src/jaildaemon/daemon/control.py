@@ -244,12 +244,21 @@ class ControlServer:
             )
             sock.close()
             return
-        connection = Connection(self, sock, peer)
+        try:
+            connection = Connection(self, sock, peer)
+        except OSError as error:
+            self.complain(f"closed a connection of uid {peer.uid}: {error.strerror}")
+            sock.close()
+            return
         self._connections.add(connection)
         if peer.outside is not None:
             self.complain(f"denied uid {peer.uid} pid {peer.pid} at the socket: {peer.outside}")
             connection.refuse(peer.outside)
 
     def _resume(self) -> None:
-        if self._listener.fileno() >= 0:
+        if self._listener.fileno() < 0:
+            return
+        try:
             self.backend.watcher.watch_fd(self._listener.fileno(), self._accept)
+        except OSError:
+            self.backend.watcher.call_in(PAUSE_SECONDS, self._resume)

@@ -60,7 +60,10 @@ class Runner:
         def settled() -> None:
             if run not in run.member.runs:
                 return  # refused meanwhile
-            why = self._hub.jail_of(run).unsettled()
+            try:
+                why = self._hub.jail_of(run).unsettled()
+            except OSError as error:
+                why = f"it cannot be seen whether its jail lives: {error.strerror}"
             if why is None:
                 self._hub.perform(self._hub.fleet.settled(run))
             else:
@@ -176,11 +179,18 @@ class Runner:
         self._keep(
             run, "end", exit_status=death.status, signal=death.signal, duration_seconds=seconds
         )
-        command.when_read(lambda data: self._keep_output(run.id, run.member.rule.id, data))
+        command.when_read(lambda ring: self._keep_output(run.member.rule.id, ring))
         self._recorded.discard(run.id)
         self._hub.ended(run)
 
-    def _keep_output(self, run: str, rule: str, data: bytes) -> None:
+    def _keep_output(self, rule: str, ring: Path) -> None:
+        run = ring.stem
+        try:
+            data = take_ring(ring)
+        except OSError as error:
+            # The next daemon's sweep finds it.
+            self._hub.log(f"the output of run {run} cannot be read now: {error.strerror}")
+            return
         if data:
             tail = data[-TAIL_BYTES:].decode(errors="replace")
             journal = self._hub.journal
@@ -190,7 +200,7 @@ class Runner:
         """Take the output of runs that another life of the daemon began and we do not wait for."""
         for ring in self._rings.glob("*.output"):
             if ring.stem not in self._commands:
-                self._keep_output(ring.stem, "", take_ring(ring))
+                self._keep_output("", ring)
 
     def _refuse_soon(self, run: Run, why: str) -> None:
         # Not from within the act: the fleet is still deciding.
