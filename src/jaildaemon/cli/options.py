@@ -57,6 +57,13 @@ def _checked(option: str, value: str, problem: str | None) -> str:
     return value
 
 
+def _text(option: str, value: str) -> str:
+    """Return a field's text; what is quick to check is checked, the daemon does the rest."""
+    if option == "--respawn" and value not in ("no", "after", "now"):
+        raise UsageError(_WHAT, option, f'{value!r} is none of "no", "after", "now"')
+    return value
+
+
 def _utility(options: Options, pairs: list[tuple[str, str]]) -> None:
     for option, value in pairs:
         match option:
@@ -74,10 +81,8 @@ def _utility(options: Options, pairs: list[tuple[str, str]]) -> None:
                 options.policy["concurrency"] = _number(option, value)
             case "--replace":
                 options.replace = True
-            case "--respawn" if value not in ("no", "after", "now"):
-                raise UsageError(_WHAT, option, f'{value!r} is none of "no", "after", "now"')
             case _ if option.removeprefix("--") in _TEXTS:
-                options.policy[option.removeprefix("--").replace("-", "_")] = value
+                options.policy[option.removeprefix("--").replace("-", "_")] = _text(option, value)
     given = {option for option, _ in pairs}
     if "-R" in given:
         options.policy["respawn"] = "now"
