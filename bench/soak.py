@@ -1,115 +1,266 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""make soak: random signals to many rules in many jails, then an account that must balance.
+"""make soak: torture for the daemon, then an account that must balance.
 
-    python bench/soak.py [--seconds N] [--seed N]
+    python bench/soak.py [--seconds N] [--seed N] [--jails N] [--rules N]
 
-Every SIGHUP sent to an armed probe is one run; no other death is; at the end no
-process, descriptor or rule is left over.  Needs root.
+In rounds: random signals to the rules of many jails while the daemon is killed
+by kill -9, ended by SIGTERM or restarted by exec, and jails die.  Then:
+
+  every HUP is recorded once, or is `unseen`: its probe died in the instant
+    before a kill -9 (at most one per armed probe and death; none in a round
+    without a kill)
+  no record is without a HUP, each record is at most one start, each start at
+    most one run, and exactly one where nobody was killed
+  no child, descriptor or memory is left over
+
+Needs root and Linux.
 """
 
 import argparse
+import json
 import os
 import random
 import signal
 import sys
 import tempfile
 import time
-from collections import Counter
-from contextlib import ExitStack
+from collections import Counter, defaultdict
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import IO, Any
 
-from figures import attach, daemon
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jaildaemon.backends import throwaway_jail
-from jaildaemon.cli import client
+from tests.faults.world import Daemon, World, world_in
 
-JAILS = 4
-RULES = 8  # in each jail
-OTHERS = (signal.SIGTERM, signal.SIGKILL, signal.SIGQUIT, signal.SIGUSR1)
+STRIKES = 40
+"""Signals in each round."""
+CALM_ROUNDS = 30
+"""At the end without any death, to see whether the daemon grows."""
+GROWTH_KIB = 4096
+PATIENCE_SECONDS = 60.0
+
+
+class Unbalanced(SystemExit):
+    """The account does not balance."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"soak: {why}")
+
+
+class Reader:
+    """Gives the lines that were added to a file since the last look, also where it is replaced."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[bytes] | None = None
+
+    def lines(self) -> list[bytes]:
+        """Return the new lines."""
+        found: list[bytes] = []
+        while True:
+            if self._file is not None:
+                found += self._file.readlines()
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(self._file.fileno()), os.stat(self._path)):
+                        return found
+                self._file.close()
+            try:
+                self._file = self._path.open("rb")
+            except FileNotFoundError:
+                self._file = None
+                return found
 
 
 class Soak:
-    """The rules as we believe them to be, and what we did to them."""
+    """What we did to the rules, and what is written about it."""
 
-    def __init__(self, stack: ExitStack, directory: Path, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.jails = [throwaway_jail() for _ in range(JAILS)]
-        for jail in self.jails:
-            stack.callback(jail.close)
-        self.daemon, self.socket = daemon(stack, directory)
-        self.armed: dict[str, int] = {}
-        self.rule_of: dict[int, str] = {}
-        self.respawn: dict[str, str] = {}
-        self.names: dict[str, str] = {}
-        self.struck: set[int] = set()
-        self.sent: Counter[str] = Counter()
-        self.ran: Counter[str] = Counter()
-        self.fds_before = self.fds()
+    def __init__(self, world: World, wish: argparse.Namespace) -> None:
+        self.world, self.random = world, random.Random(wish.seed)
+        self.daemon: Daemon = world.daemon
+        self.daemon.start()
+        self.jails = {jail.jail: jail for jail in (world.jail() for _ in range(wish.jails))}
+        self.rules = wish.rules
+        self.ran_path = world.directory / "ran"
+        self._journal, self._ran = Reader(self.daemon.journal_path), Reader(self.ran_path)
+        self.starts: Counter[str] = Counter()
+        self.runs: Counter[str] = Counter()
+        self.over: Counter[str] = Counter()
+        self.tally: Counter[str] = Counter()
+        self.unseen: list[str] = []
 
-    def fds(self) -> int:
-        """Return how many descriptors the daemon has."""
-        return len(os.listdir(f"/proc/{self.daemon.pid}/fd"))
+    # --- what is there -------------------------------------------------------------
 
     def fill(self) -> None:
-        """Attach until every jail has its rules."""
-        for jail in self.jails:
-            have = sum(rule.startswith(f"{jail.jail}/") for rule in self.respawn)
-            for _ in range(RULES - have):
-                title = f"SOAK{self.random.getrandbits(64):016x}"
-                respawn = self.random.choice(["no", "after", "now"])
-                code = self.random.choice([0, 1, 7])
-                self.respawn[f"{jail.jail}/{title}"] = respawn
-                attach(self.socket, jail.jail, f"exit {code}", title, respawn)
+        """Attach until there are enough rules."""
+        chance = self.random
+        missing = self.rules - len(self.daemon.rules())
+        for _ in range(missing):
+            policy: dict[str, object] = {
+                "respawn": chance.choice(["no", "after", "after", "now"]),
+                "limit": chance.choice(["none", "none", "100/1s"]),
+                "cooldown": chance.choice(["0s", "0s", "20ms"]),
+                "settle": chance.choice(["0s", "0s", "0s", "30ms"]),
+                "signal": chance.choice(["HUP", "HUP", "HUP", "USR1"]),
+            }
+            command = f"echo $JAILDAEMON_RUN >> {self.ran_path}"
+            if chance.random() < 0.2:
+                command += "; sleep 0.1"
+            title = f"SOAK{chance.getrandbits(64):016x}"
+            self.daemon.attach(chance.choice(list(self.jails)), command, title, **policy)
 
-    def read_log(self, until: str) -> None:
-        """Take the daemon's log up to a line that contains `until`."""
-        names = self.names
-        assert self.daemon.stderr is not None
+    def quiet(self) -> dict[str, dict[str, Any]]:
+        """Wait until nothing is under way: every rule is armed; return them all."""
+        end = time.monotonic() + PATIENCE_SECONDS
         while True:
-            line = self.daemon.stderr.readline()
-            if not line:
-                raise SystemExit("soak: the daemon died")
-            rule = line.split()[1].rstrip(":")
-            if "armed in jail" in line:
-                jail = line.split("armed in jail ")[1].split()[0]
-                title = line.rstrip().rpartition(": ")[2]
-                names[rule] = f"{jail}/{title}"
-                self.armed[names[rule]] = int(line.split(" as pid ")[1].split(":")[0])
-            elif "signal from jail" in line:
-                self.ran[names[rule]] += 1
-            if until in line:
-                return
+            self.daemon.settled()
+            rules = self.daemon.rules()
+            status = self.daemon.call("Status")
+            busy = [rule for rule in rules.values() if rule["state"] != "armed"]
+            dead = [r for r in rules.values() if "probe_pid" in r and not self.stands(r)]
+            if not (busy or dead or status["running"] or status["queued"]):
+                return rules
+            if time.monotonic() > end:
+                raise Unbalanced(f"not armed again: {(busy or dead)[:3]}")
 
-    def quiet(self) -> None:
-        """Read the log until nothing is under way: every run ended, every -r armed again."""
+    def stands(self, rule: dict[str, Any]) -> bool:
+        """Say whether a rule's probe is its probe, and lives."""
+        with suppress(OSError):
+            words = Path(f"/proc/{rule['probe_pid']}/cmdline").read_bytes()
+            return str(rule["title"]).encode() in words
+        return False
+
+    # --- what happens ----------------------------------------------------------------
+
+    def strike(self, rules: list[dict[str, Any]]) -> Counter[str]:
+        """Ring rules; return which were."""
+        rung: Counter[str] = Counter()
+        for rule in rules:
+            number = signal.SIGHUP if rule["policy"]["signal"] == "HUP" else signal.SIGUSR1
+            with suppress(OSError):
+                pidfd = os.pidfd_open(rule["probe_pid"])
+                try:
+                    # The pidfd first: what is rung is what was looked at.
+                    if self.stands(rule):
+                        signal.pidfd_send_signal(pidfd, number)
+                        rung[rule["id"]] += 1
+                finally:
+                    os.close(pidfd)
+        return rung
+
+    def round(self, disaster: str) -> None:
+        """Ring some rules, have a disaster in the midst of it, and check the account."""
+        self.fill()
+        rules = self.quiet()
+        self.account(Counter(), "nothing")
+        victims: list[str] = []
+        if self.random.random() < 0.3:
+            victims = [self.random.choice(list(self.jails))]
+        targets = [rule for rule in rules.values() if rule["jail"] not in victims]
+        targets = self.random.sample(targets, min(STRIKES, len(targets)))
+        cut = self.random.randrange(len(targets) + 1)
+        rung = self.strike(targets[:cut])
+        for victim in victims:
+            self.jails.pop(victim).close()
+            fresh = self.world.jail()
+            self.jails[fresh.jail] = fresh
+            self.tally["jails died"] += 1
+        if disaster == "restart":
+            self.daemon.launch_restart()
+        elif disaster == "kill":
+            os.kill(self.daemon.pid, signal.SIGKILL)
+        elif disaster == "term":
+            os.kill(self.daemon.pid, signal.SIGTERM)
+        rung += self.strike(targets[cut:])
+        if disaster in ("kill", "term"):
+            self.daemon.ended()
+            self.daemon.start()
+            self.tally["daemon deaths"] += 1
+            while disaster == "kill" and self.random.random() < 0.5:
+                # And again while it is still taking up what was.
+                self.daemon.again()
+                self.tally["daemon deaths"] += 1
+        elif disaster == "restart" and self.daemon.restarted() != 0:
+            raise Unbalanced("a restart was refused")
+        self.quiet()
+        self.tally[disaster] += 1
+        self.account(rung, disaster)
+
+    def account(self, rung: Counter[str], disaster: str) -> None:
+        """Compare what was rung with what is written."""
+        recorded: Counter[str] = Counter()
+        interrupted = set()
+        for line in self._journal.lines():
+            record = json.loads(line)
+            kind, run = record["kind"], record.get("run", "")
+            if kind == "trigger" or (kind == "refused" and not run):
+                recorded[record["rule"]] += 1
+            elif kind == "start":
+                self.starts[run] += 1
+            elif kind in ("end", "interrupted", "refused", "expired"):
+                self.over[run] += 1
+                if kind != "end":
+                    interrupted.add(run)
+                    self.tally[kind] += 1
+        for line in self._ran.lines():
+            self.runs[line.decode().strip()] += 1
+        more, missing = recorded - rung, rung - recorded
+        if more:
+            raise Unbalanced(f"recorded without a signal: {more}")
+        if missing and disaster != "kill":
+            raise Unbalanced(f"signals without a record ({disaster}): {missing}")
+        self.unseen += missing.elements()
+        self.tally["signals"] += rung.total()
+        self.tally["recorded"] += recorded.total()
+        twice = [run for counter in (self.starts, self.runs) for run, n in counter.items() if n > 1]
+        if twice:
+            raise Unbalanced(f"run twice: {twice}")
+        stray = self.runs.keys() - self.starts.keys()
+        lost = self.starts.keys() - self.runs.keys() - interrupted
+        open_runs = self.starts.keys() - self.over.keys()
+        if stray or lost or open_runs:
+            raise Unbalanced(f"without a start {stray}, without a run {lost}, open {open_runs}")
+        self.tally["runs"] += len(self.runs)
+        for counter in (self.starts, self.runs, self.over):
+            counter.clear()
+
+    # --- what is left ------------------------------------------------------------------
+
+    def children(self) -> None:
+        """Wait until the probes are its only children, and none is a zombie."""
+        end = time.monotonic() + PATIENCE_SECONDS
         while True:
-            rules = client.call(self.socket, "List", {})["rules"]
-            assert isinstance(rules, list)
-            os.kill(self.daemon.pid, signal.SIGUSR1)
-            self.read_log("status:")
-            # A signal is sent when kill(2) returns, and seen when the daemon wakes up.
-            unseen = any(rule.get("probe_pid") in self.struck for rule in rules)
-            if not unseen and all(rule["state"] == "armed" for rule in rules):
-                self.struck.clear()
+            probes = {rule.get("probe_pid") for rule in self.daemon.rules().values()}
+            others = set(self.daemon.children()) - probes
+            if not others:
                 return
+            if time.monotonic() > end:
+                raise Unbalanced(f"children that are no probes: {others}")
+            self.daemon.settled()
 
-    def strike(self) -> None:
-        """Signal some armed probes, mostly with HUP."""
-        for name in self.random.sample(sorted(self.armed), min(8, len(self.armed))):
-            number = signal.SIGHUP if self.random.random() < 0.8 else self.random.choice(OTHERS)
-            pid = self.armed.pop(name)
-            self.struck.add(pid)
-            os.kill(pid, number)
-            if number == signal.SIGHUP:
-                self.sent[name] += 1
-            if number != signal.SIGHUP or self.respawn[name] == "no":
-                del self.respawn[name]
+    def memory(self) -> int:
+        """Return the daemon's resident memory, in KiB."""
+        status = Path(f"/proc/{self.daemon.pid}/status").read_text(encoding="ascii")
+        return int(status.partition("VmRSS:")[2].split()[0])
 
-    def balance(self) -> None:
-        """Compare what was sent with what ran."""
-        if self.sent != self.ran:
-            missing, more = self.sent - self.ran, self.ran - self.sent
-            raise SystemExit(f"soak: sent - ran {missing}, ran - sent {more}")
+    def calm(self) -> None:
+        """See that without any death it neither grows nor leaks."""
+        measured: defaultdict[str, list[int]] = defaultdict(list)
+        for number in range(CALM_ROUNDS):
+            self.round("calm")
+            if number >= CALM_ROUNDS // 3:
+                measured["memory"].append(self.memory())
+        if max(measured["memory"]) - measured["memory"][0] > GROWTH_KIB:
+            raise Unbalanced(f"it grows: {measured['memory']} KiB")
+        self.children()
+        self.daemon.call("Detach", all=True)
+        self.daemon.settled()
+        self.children()
+        if self.daemon.children():
+            raise Unbalanced(f"children are left: {self.daemon.children()}")
+        left = self.daemon.fds() - self.daemon.fds_at_start
+        if left > 0:
+            raise Unbalanced(f"{left} descriptors are left")
 
 
 def main() -> int:
@@ -117,34 +268,26 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32))
+    parser.add_argument("--jails", type=int, default=32)
+    parser.add_argument("--rules", type=int, default=200)
     wish = parser.parse_args()
     if os.geteuid() != 0:
         sys.stderr.write("soak: needs root\n")
         return 1
-    sys.stdout.write(f"soak: {wish.seconds:.0f} s, seed {wish.seed}\n")
+    print(f"soak: {wish.seconds:.0f} s, seed {wish.seed}", flush=True)
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        soak = Soak(stack, directory, wish.seed)
-        end, rounds = time.monotonic() + wish.seconds, 0
+        soak = Soak(stack.enter_context(world_in(directory)), wish)
+        end = time.monotonic() + wish.seconds
         while time.monotonic() < end:
-            soak.fill()
-            soak.quiet()
-            soak.strike()
-            rounds += 1
-        soak.quiet()
-        soak.balance()
-        client.call(soak.socket, "Detach", {"all": True})
-        # When the status is logged, the end of the last connection has been seen.
-        os.kill(soak.daemon.pid, signal.SIGUSR1)
-        soak.read_log("status:")
-        left = soak.fds() - soak.fds_before
-        children = Path(f"/proc/{soak.daemon.pid}/task/{soak.daemon.pid}/children").read_text()
-        if left or children:
-            raise SystemExit(f"soak: left over: {left} descriptors, children {children!r}")
-        sys.stdout.write(
-            f"soak: {rounds} rounds, {soak.sent.total()} signals, {soak.ran.total()} runs, "
-            "nothing lost, nothing run twice, nothing left over\n"
-        )
+            soak.round(soak.random.choice(["kill"] * 7 + ["restart", "term", "nothing"]))
+        # Its descriptors are counted from the start of one life.
+        soak.daemon.end()
+        soak.daemon.start()
+        soak.calm()
+        print("soak:", ", ".join(f"{what} {n}" for what, n in sorted(soak.tally.items())))
+        print(f"soak: unseen {len(soak.unseen)}, all in a round with a kill: {soak.unseen[:20]}")
+        print("soak: nothing lost, nothing run twice, nothing left over")
     return 0
 
 

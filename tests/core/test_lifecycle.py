@@ -5,8 +5,6 @@ The matrix is to be read beside the theory in core/lifecycle.py, and is never
 made by the product: whoever changes a cell changes it twice, on purpose.
 """
 
-from collections.abc import Iterator
-
 import pytest
 
 from jaildaemon.core.lifecycle import (
@@ -23,28 +21,56 @@ from jaildaemon.core.lifecycle import (
     sort_trigger,
     step,
 )
-from jaildaemon.core.rules import CONCURRENCY_NOW, Policy, Respawn
+from jaildaemon.core.rules import Policy, Respawn
 
 # The phase that follows, then what must be done, in that order:
-#   s start, a arm, k kill, b backoff, i ignore;  "-" cannot happen.
+#   s start, a arm, k kill, b backoff, r rest, i ignore;  "-" cannot happen.
+# First the phases with a probe, or one on its way, then those without.
 MATRIX = """
-              NEW            ARMING         ARMED          RUNNING   FAILING   WITHDRAWING  GONE
-armed         ARMED          ARMED          -              -         -         -            -
-failed        GONE           FAILING b      -              -         -         GONE         -
-lost          GONE           GONE           -              -         -         GONE         -
-trigger_last  -              -              GONE s         -         -         GONE i       -
-trigger_wait  -              -              RUNNING s      -         -         GONE i       -
-trigger_next  -              -              ARMING sa      -         -         GONE i       -
-died          -              -              GONE           -         -         GONE         -
-run_ended     -              ARMING         ARMED          ARMING a  FAILING   WITHDRAWING  GONE
-retry         -              -              -              -         ARMING a  -            -
-detach        WITHDRAWING k  WITHDRAWING k  WITHDRAWING k  GONE      GONE      WITHDRAWING  GONE
+                NEW            ARMING         ARMED          HOLDING      WITHDRAWING
+armed           ARMED          ARMED          -              -            -
+failed          GONE           FAILING b      -              HELD         GONE
+lost            GONE           GONE           -              GONE         GONE
+trigger_last    -              -              GONE s         HELD i       GONE i
+trigger_wait    -              -              RUNNING s      HELD i       GONE i
+trigger_next    -              -              ARMING sa      HELD i       GONE i
+trigger_rest    -              -              RESTING sr     HELD i       GONE i
+died            -              -              GONE           HELD         GONE
+run_ended       -              ARMING         ARMED          HOLDING      WITHDRAWING
+run_ended_rest  -              ARMING         ARMED          HOLDING      WITHDRAWING
+rested          -              -              -              -            -
+retry           -              -              -              -            -
+hold            -              HOLDING k      HOLDING k      HOLDING      -
+release         -              -              -              -            -
+release_wait    -              -              -              -            -
+release_rest    -              -              -              -            -
+detach          WITHDRAWING k  WITHDRAWING k  WITHDRAWING k  WITHDRAWING  WITHDRAWING
+
+                RUNNING    RESTING    FAILING    HELD       GONE
+armed           -          -          -          -          -
+failed          -          -          -          -          -
+lost            -          -          -          -          -
+trigger_last    -          -          -          -          -
+trigger_wait    -          -          -          -          -
+trigger_next    -          -          -          -          -
+trigger_rest    -          -          -          -          -
+died            -          -          -          -          -
+run_ended       ARMING a   RESTING    FAILING    HELD       GONE
+run_ended_rest  RESTING r  RESTING    FAILING    HELD       GONE
+rested          -          ARMING a   -          -          -
+retry           -          -          ARMING a   -          -
+hold            HELD       HELD       HELD       HELD       -
+release         -          -          -          ARMING a   -
+release_wait    -          -          -          RUNNING    -
+release_rest    -          -          -          RESTING r  -
+detach          GONE       GONE       GONE       GONE       GONE
 """
 LETTERS = {
     "s": Action.START,
     "a": Action.ARM,
     "k": Action.KILL,
     "b": Action.BACKOFF,
+    "r": Action.REST,
     "i": Action.IGNORE,
 }
 
@@ -59,9 +85,9 @@ def read_cell(text: str) -> Cell:
     return Phase[phase], tuple(LETTERS[letter] for letter in letters)
 
 
-def read_matrix() -> dict[Coordinate, Cell]:
-    """Read MATRIX: a cell begins where its column's heading does."""
-    heading, *lines = MATRIX.strip("\n").splitlines()
+def read_block(block: str) -> dict[Coordinate, Cell]:
+    """Read a half of MATRIX: a cell begins where its column's heading does."""
+    heading, *lines = block.splitlines()
     starts = [heading.index(name) for name in heading.split()]
     ends = [*starts[1:], None]
     found = {}
@@ -70,6 +96,12 @@ def read_matrix() -> dict[Coordinate, Cell]:
         for name, start, end in zip(heading.split(), starts, ends, strict=True):
             found[Phase[name], event] = read_cell(line[start:end].strip())
     return found
+
+
+def read_matrix() -> dict[Coordinate, Cell]:
+    """Read all of MATRIX."""
+    standing, without = MATRIX.strip("\n").split("\n\n")
+    return read_block(standing) | read_block(without)
 
 
 def answer(table: Table, phase: Phase, event: Event) -> Cell:
@@ -103,38 +135,58 @@ def test_the_table_has_no_row_or_column_more() -> None:
     assert all(set(row) == set(Event) for row in TABLE.values())
 
 
-MUTANTS: list[tuple[str, Phase, Event, Cell]] = [
-    ("a signal before the probe counts", Phase.ARMING, Event.TRIGGER_LAST, (Phase.GONE, ())),
-    ("a refused arming stays", Phase.NEW, Event.FAILED, (Phase.FAILING, (Action.BACKOFF,))),
-    ("a failure is given up", Phase.ARMING, Event.FAILED, (Phase.GONE, ())),
-    ("a trigger starts nothing", Phase.ARMED, Event.TRIGGER_LAST, (Phase.GONE, ())),
-    (
-        "the probe is armed before the command is started",
-        Phase.ARMED,
-        Event.TRIGGER_NEXT,
-        (Phase.ARMING, (Action.ARM, Action.START)),
-    ),
-    (
-        "a command is started twice",
-        Phase.ARMED,
-        Event.TRIGGER_WAIT,
-        (Phase.RUNNING, (Action.START, Action.START)),
-    ),
-    ("any death is a trigger", Phase.ARMED, Event.DIED, (Phase.GONE, (Action.START,))),
-    ("respawn forgets to arm", Phase.RUNNING, Event.RUN_ENDED, (Phase.ARMING, ())),
-    ("a late trigger counts", Phase.WITHDRAWING, Event.TRIGGER_LAST, (Phase.GONE, (Action.START,))),
-    ("what is gone comes back", Phase.GONE, Event.RUN_ENDED, (Phase.ARMING, (Action.ARM,))),
-    ("an impossible event is taken", Phase.RUNNING, Event.RETRY, (Phase.RUNNING, ())),
-    ("a possible event is refused", Phase.GONE, Event.DETACH, None),
+MUTANTS = [
+    ("a signal before the probe counts", Phase.ARMING, Event.TRIGGER_LAST, "GONE"),
+    ("a refused arming stays", Phase.NEW, Event.FAILED, "FAILING b"),
+    ("a failure is given up", Phase.ARMING, Event.FAILED, "GONE"),
+    ("a trigger starts nothing", Phase.ARMED, Event.TRIGGER_LAST, "GONE"),
+    ("the probe comes before the command", Phase.ARMED, Event.TRIGGER_NEXT, "ARMING as"),
+    ("a command is started twice", Phase.ARMED, Event.TRIGGER_WAIT, "RUNNING ss"),
+    ("any death is a trigger", Phase.ARMED, Event.DIED, "GONE s"),
+    ("a trigger over the limit rings again", Phase.ARMED, Event.TRIGGER_REST, "ARMING sa"),
+    ("a trigger over the limit starts nothing", Phase.ARMED, Event.TRIGGER_REST, "RESTING r"),
+    ("a rest is never over", Phase.ARMED, Event.TRIGGER_REST, "RESTING s"),
+    ("respawn forgets to arm", Phase.RUNNING, Event.RUN_ENDED, "ARMING"),
+    ("a cooldown is forgotten", Phase.RUNNING, Event.RUN_ENDED_REST, "ARMING a"),
+    ("a run's end ends the rest", Phase.RESTING, Event.RUN_ENDED, "ARMING a"),
+    ("the rest ends in another", Phase.RESTING, Event.RESTED, "RESTING r"),
+    ("a late trigger counts", Phase.WITHDRAWING, Event.TRIGGER_LAST, "GONE s"),
+    ("a held rule rings", Phase.HOLDING, Event.TRIGGER_NEXT, "HELD s"),
+    ("a held rule is armed again", Phase.HELD, Event.RUN_ENDED, "ARMING a"),
+    ("the held probe stays", Phase.ARMED, Event.HOLD, "HELD"),
+    ("holding kills twice", Phase.HOLDING, Event.HOLD, "HOLDING k"),
+    ("a held probe's death disarms", Phase.HOLDING, Event.DIED, "GONE"),
+    ("a release does not wait for the run", Phase.HELD, Event.RELEASE_WAIT, "ARMING a"),
+    ("a release does not mind the limit", Phase.HELD, Event.RELEASE_REST, "ARMING a"),
+    ("a released rule rests for ever", Phase.HELD, Event.RELEASE_REST, "RESTING"),
+    ("what is gone comes back", Phase.GONE, Event.RUN_ENDED, "ARMING a"),
+    ("an impossible event is taken", Phase.RUNNING, Event.RETRY, "RUNNING"),
+    ("a possible event is refused", Phase.GONE, Event.DETACH, "-"),
 ]
 
 
 @pytest.mark.parametrize(
     ("phase", "event", "cell"), [m[1:] for m in MUTANTS], ids=[m[0] for m in MUTANTS]
 )
-def test_the_comparison_sees_a_wrong_cell(phase: Phase, event: Event, cell: Cell) -> None:
-    mutant = {**TABLE, phase: {**TABLE[phase], event: cell}}
+def test_the_comparison_sees_a_wrong_cell(phase: Phase, event: Event, cell: str) -> None:
+    mutant = {**TABLE, phase: {**TABLE[phase], event: read_cell(cell)}}
     assert differences(mutant) == {(phase, event)}
+
+
+@pytest.mark.parametrize("phase", Phase, ids=lambda phase: str(phase.name))
+@pytest.mark.parametrize("event", Event, ids=lambda event: str(event.value))
+def test_no_cell_can_change_unseen(phase: Phase, event: Event) -> None:
+    cell = TABLE[phase][event]
+    others: list[Cell] = [(phase, (Action.IGNORE, Action.KILL))] if cell is None else [None]
+    if cell is not None:
+        after, actions = cell
+        others += [(other, actions) for other in Phase if other is not after]
+        others += [(after, (*actions, more)) for more in Action]
+        others += [(after, actions[:-1])] if actions else []
+        others += [(after, actions[::-1])] if len(actions) > 1 else []
+    for other in others:
+        mutant = {**TABLE, phase: {**TABLE[phase], event: other}}
+        assert differences(mutant) == {(phase, event)}
 
 
 def test_a_row_must_decide_every_event() -> None:
@@ -160,9 +212,12 @@ def test_an_illegal_event_raises_and_changes_nothing(phase: Phase, event: Event)
 
 
 @pytest.mark.parametrize("phase", Phase, ids=lambda phase: str(phase.name))
-def test_no_run_can_end_where_none_is_in_progress(phase: Phase) -> None:
+@pytest.mark.parametrize("event", [Event.RUN_ENDED, Event.RUN_ENDED_REST], ids=str)
+def test_no_run_can_end_where_none_is_in_progress(phase: Phase, event: Event) -> None:
+    life = Life(phase, runs=0)
     with pytest.raises(IllegalEvent):
-        step(Life(phase, runs=0), Event.RUN_ENDED)
+        step(life, event)
+    assert life == Life(phase, runs=0)
 
 
 @pytest.mark.parametrize(
@@ -171,8 +226,11 @@ def test_no_run_can_end_where_none_is_in_progress(phase: Phase) -> None:
         (Event.TRIGGER_LAST, 3),
         (Event.TRIGGER_WAIT, 3),
         (Event.TRIGGER_NEXT, 3),
+        (Event.TRIGGER_REST, 3),
         (Event.RUN_ENDED, 1),
+        (Event.RUN_ENDED_REST, 1),
         (Event.DIED, 2),
+        (Event.HOLD, 2),
         (Event.DETACH, 2),
     ],
     ids=str,
@@ -193,6 +251,12 @@ def test_failures_in_a_row_are_counted_until_a_probe_is_armed() -> None:
     assert life == Life(Phase.ARMED, failures=0)
 
 
+@pytest.mark.parametrize("phase", [Phase.HOLDING, Phase.WITHDRAWING], ids=lambda p: str(p.name))
+def test_an_arming_that_we_ended_ourselves_has_not_failed(phase: Phase) -> None:
+    life, _ = step(Life(phase, failures=2), Event.FAILED)
+    assert life.failures == 2
+
+
 @pytest.mark.parametrize("phase", Phase, ids=lambda phase: str(phase.name))
 @pytest.mark.parametrize("runs", [0, 1])
 def test_a_life_is_over_when_it_is_gone_and_nothing_runs(phase: Phase, runs: int) -> None:
@@ -201,16 +265,37 @@ def test_a_life_is_over_when_it_is_gone_and_nothing_runs(phase: Phase, runs: int
 
 # --- what a trigger is -----------------------------------------------------
 
-SORTED = [(Respawn.NO, runs, Event.TRIGGER_LAST) for runs in range(12)]
-SORTED += [(Respawn.AFTER, runs, Event.TRIGGER_WAIT) for runs in range(12)]
-SORTED += [(Respawn.NOW, runs, Event.TRIGGER_NEXT) for runs in range(7)]
-SORTED += [(Respawn.NOW, runs, Event.TRIGGER_WAIT) for runs in range(7, 12)]
+LAST, WAIT = Event.TRIGGER_LAST, Event.TRIGGER_WAIT
+NEXT, REST = Event.TRIGGER_NEXT, Event.TRIGGER_REST
+# What it is with no run in progress before it, with one, two, ... : by hand, for
+# a limit that allows another at once, and for one that does not.
+SORTED = [
+    ("one shot", Policy(Respawn.NO), [LAST] * 4, [LAST] * 4),
+    ("one shot, concurrency", Policy(Respawn.NO, concurrency=8), [LAST] * 4, [LAST] * 4),
+    ("after", Policy(Respawn.AFTER), [WAIT] * 4, [WAIT] * 4),
+    ("after, concurrency", Policy(Respawn.AFTER, concurrency=8), [WAIT] * 4, [WAIT] * 4),
+    ("now, one", Policy(Respawn.NOW), [WAIT] * 4, [WAIT] * 4),
+    ("now, two", Policy(Respawn.NOW, concurrency=2), [NEXT, WAIT, WAIT], [REST, WAIT, WAIT]),
+    (
+        "now, four",
+        Policy(Respawn.NOW, concurrency=4),
+        [NEXT, NEXT, NEXT, WAIT, WAIT],
+        [REST, REST, REST, WAIT, WAIT],
+    ),
+    # A cooldown follows a run: nothing can be armed before one ends.
+    ("now, cooldown", Policy(Respawn.NOW, concurrency=8, cooldown=1.0), [WAIT] * 4, [WAIT] * 4),
+]
 
 
-@pytest.mark.parametrize(("respawn", "runs", "event"), SORTED)
-def test_a_trigger_is_sorted_by_policy_and_runs(respawn: Respawn, runs: int, event: Event) -> None:
-    assert CONCURRENCY_NOW == 8  # the numbers above are written out for it
-    assert sort_trigger(Policy(respawn), runs) is event
+@pytest.mark.parametrize(
+    ("policy", "within", "over"), [s[1:] for s in SORTED], ids=[s[0] for s in SORTED]
+)
+def test_a_trigger_is_sorted_by_policy_runs_and_limit(
+    policy: Policy, within: list[Event], over: list[Event]
+) -> None:
+    assert [sort_trigger(policy, runs, 0.0) for runs in range(len(within))] == within
+    for wait in (0.001, 3600.0):
+        assert [sort_trigger(policy, runs, wait) for runs in range(len(over))] == over
 
 
 # --- the wait after a failure ------------------------------------------------
@@ -223,88 +308,3 @@ def test_the_wait_doubles_from_one_second_to_a_minute() -> None:
 
 def test_the_wait_stays_at_a_minute_however_often_it_fails() -> None:
     assert backoff_seconds(10**9) == 60.0
-
-
-# --- every life there can be ---------------------------------------------------
-#
-# A rule's whole world is small: its life, what became of its probe, and whether
-# a retry is due.  So all of it can be walked, for each policy.
-
-World = tuple[Life, str, bool]
-"""The life; the probe ("none", "arming", "armed", and "-killed" behind them); a retry is due."""
-
-
-def possible(world: World, policy: Policy) -> Iterator[tuple[Event, World]]:
-    """Give every event that the effects may report, and the world before the actions."""
-    life, probe, due = world
-    trigger = sort_trigger(policy, life.runs)
-    if probe == "arming":
-        yield Event.ARMED, (life, "armed", due)
-    if probe.startswith("arming"):
-        yield Event.FAILED, (life, "none", due)
-        yield Event.LOST, (life, "none", due)
-    if probe.startswith("armed"):
-        yield trigger, (life, "none", due)
-        yield Event.DIED, (life, "none", due)
-    if life.runs:
-        yield Event.RUN_ENDED, world
-    if due:
-        yield Event.RETRY, (life, probe, False)
-    yield Event.DETACH, world
-
-
-def carried_out(world: World, event: Event) -> World:
-    """Do what the product says must be done; a second probe is an error."""
-    life, probe, due = world
-    life, actions = step(Life(life.phase, life.runs), event)
-    for action in actions:
-        if action is Action.ARM:
-            assert probe == "none", "two probes of one rule"
-            probe = "arming"
-        elif action is Action.KILL:
-            assert probe in ("arming", "armed"), "nothing to kill"
-            probe += "-killed"
-        elif action is Action.BACKOFF:
-            due = True
-    # Failures do not steer anything: without them the world is finite.
-    return Life(life.phase, life.runs), probe, due and life.phase is Phase.FAILING
-
-
-def walk(policy: Policy) -> dict[World, dict[Event, World]]:
-    """Return every world that can be reached, with its ways out."""
-    first: World = (Life(), "arming", False)
-    found: dict[World, dict[Event, World]] = {}
-    ahead = [first]
-    while ahead:
-        world = ahead.pop()
-        if world not in found:
-            events = possible(world, policy)
-            found[world] = {event: carried_out(before, event) for event, before in events}
-            ahead += found[world].values()
-    return found
-
-
-@pytest.mark.parametrize("respawn", Respawn, ids=lambda respawn: str(respawn.value))
-def test_no_life_ends_in_a_corner(respawn: Respawn) -> None:
-    for (life, probe, due), ways in walk(Policy(respawn)).items():
-        if life.phase is not Phase.GONE:
-            # Something besides the administrator moves it on.
-            assert set(ways) - {Event.DETACH}, f"stuck in {life.phase.name}"
-        assert life.runs <= Policy(respawn).concurrency
-        assert (probe == "armed") == (life.phase is Phase.ARMED)
-        assert due == (life.phase is Phase.FAILING)
-        if life.over:
-            assert (probe, due) == ("none", False)
-
-
-@pytest.mark.parametrize(
-    ("respawn", "phases"),
-    [
-        (Respawn.NO, {Phase.NEW, Phase.ARMED, Phase.WITHDRAWING, Phase.GONE}),
-        (Respawn.AFTER, set(Phase)),
-        (Respawn.NOW, set(Phase)),
-    ],
-    ids=["no", "after", "now"],
-)
-def test_the_walk_comes_through_these_phases(respawn: Respawn, phases: set[Phase]) -> None:
-    assert {life.phase for life, _, _ in walk(Policy(respawn))} == phases

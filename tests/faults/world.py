@@ -304,6 +304,11 @@ class Daemon:
             assert time.monotonic() < end, f"not armed: {found}"
             self.settled()
 
+    def armed_probe(self, rule: str) -> int:
+        """Wait until `rule` is armed, and return its probe."""
+        self.until_armed([rule])
+        return self.probe(rule)
+
     def until_children(self, count: int) -> None:
         """Wait until it has `count` children."""
         end = time.monotonic() + PATIENCE_SECONDS

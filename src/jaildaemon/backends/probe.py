@@ -22,6 +22,7 @@ from jaildaemon.backends.base import (
 from jaildaemon.errors import JaildaemonError
 
 _ATTACH = "attach"
+RETRY_SECONDS = 1.0
 _KILLED = "the probe was killed while arming"
 
 
@@ -39,7 +40,7 @@ class Probe:
         self._buffer = b""
         self._alive: set[int] = set()
         self._death: Death | None = None
-        self._ready = self._armed = self._settled = False
+        self._spawned = self._ready = self._armed = self._settled = False
         self._status_fd = self._go_fd = -1
         self._deadline: int | None = None
         self.pid: int | None = None
@@ -52,6 +53,7 @@ class Probe:
             why = f"the helper cannot be started: {error.strerror}"
             self.fail(ArmingError(_ATTACH, self._jail.name, why))
             return
+        self._spawned = True
         self._status_fd, self._go_fd = spawned.status_fd, spawned.go_fd
         self.pid = spawned.probe_pid
         self._watch(spawned.helper_pid)
@@ -164,8 +166,14 @@ class Probe:
             return
         if self._error is None:
             return
-        if self.pid is None:
-            for stray in self._backend.strays():
+        if self.pid is None and self._spawned:
+            try:
+                strays = self._backend.strays()
+            except OSError:
+                # A probe may be left that nobody knows: no other try before that is seen.
+                self._watcher.call_in(RETRY_SECONDS, self._settle)
+                return
+            for stray in strays:
                 self._watch(stray)
                 self._watcher.signal_process(stray, signal.SIGKILL)
             if self._alive:
