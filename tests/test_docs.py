@@ -23,7 +23,8 @@ from jaildaemon.backends import base, throwaway_jail
 from jaildaemon.backends.throwaway import ThrowawayJail
 from jaildaemon.cli import commands, options
 from jaildaemon.core import rules, text, wire
-from jaildaemon.daemon import control, runs
+from jaildaemon.daemon import commands as host_commands
+from jaildaemon.daemon import control
 
 ROOT = Path(__file__).resolve().parent.parent
 JAILDAEMON = str(Path(sys.executable).parent / "jaildaemon")
@@ -84,7 +85,7 @@ def test_the_manual_has_the_subcommands_of_the_program() -> None:
 
 def test_the_manual_has_the_environment_of_a_command() -> None:
     values = dict.fromkeys(("JID", "JAIL", "TITLE", "RULE", "RUN"), "")
-    environment = runs.environment(values)
+    environment = host_commands.environment("", values)
     assert re.findall(r"^\.It Ev (\w+)$", section("DESCRIPTION"), re.MULTILINE) == [*environment]
     assert f".Pa {environment['PATH']}\n" in section("DESCRIPTION")
 
