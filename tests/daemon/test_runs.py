@@ -14,7 +14,7 @@ import pytest
 
 from jaildaemon.backends.base import Death
 from jaildaemon.daemon.commands import Command
-from tests.contract.fake import FakeProcess
+from tests.contract.fake_watcher import FakeProcess
 from tests.daemon.server import Message, Server, Wire
 
 DONE = Death(None, 0)
