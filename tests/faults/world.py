@@ -38,14 +38,15 @@ def wait_readable(fd: int, end: float, what: str) -> None:
 
 def wait_gone(pid: int) -> None:
     """Return when process `pid` has ended."""
-    try:
-        pidfd = os.pidfd_open(pid) if sys.platform == "linux" else -1
-    except ProcessLookupError:
-        return
-    try:
-        wait_readable(pidfd, time.monotonic() + PATIENCE_SECONDS, f"pid {pid} did not end")
-    finally:
-        os.close(pidfd)
+    if sys.platform == "linux":
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        try:
+            wait_readable(pidfd, time.monotonic() + PATIENCE_SECONDS, f"pid {pid} did not end")
+        finally:
+            os.close(pidfd)
 
 
 def alive(pid: int) -> bool:
