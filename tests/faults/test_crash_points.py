@@ -13,13 +13,14 @@ from collections import Counter
 
 import pytest
 
-from tests.faults.world import Daemon, Fifo, Strace, World, hot_path
+from tests.faults.tracer import Strace, hot_path
+from tests.faults.world import Daemon, Fifo, World
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="no strace")
 
 BLIND = {"rt_sigreturn", "exit_group", "restart_syscall", "munmap", "brk", "mmap", "mprotect"}
 """Calls that change nothing outside, or that strace cannot stop before."""
-EVERY = int(os.environ.get("JAILDAEMON_EVERY") or 8)
+EVERY = int(os.environ.get("JAILDAEMON_EVERY") or 12)
 """Take one point of so many, others each time; 1 takes all, in some four minutes."""
 
 

@@ -20,6 +20,8 @@ from jaildaemon.daemon.journal import Journal
 from jaildaemon.errors import JaildaemonError, Refused
 from tests.faults.world import Daemon, World, alive
 
+assert sys.platform == "linux"
+
 FULL = "No space left on device"
 
 

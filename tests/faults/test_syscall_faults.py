@@ -14,7 +14,8 @@ from collections import Counter
 
 import pytest
 
-from tests.faults.world import Daemon, Strace, World, hot_path
+from tests.faults.tracer import Strace, hot_path
+from tests.faults.world import Daemon, World
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="no strace")
 

@@ -4,13 +4,11 @@
 import contextlib
 import json
 import os
-import re
 import select
 import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,15 +38,15 @@ def wait_readable(fd: int, end: float, what: str) -> None:
 
 def wait_gone(pid: int) -> None:
     """Return when process `pid` has ended."""
-    assert sys.platform == "linux"
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        wait_readable(pidfd, time.monotonic() + PATIENCE_SECONDS, f"pid {pid} did not end")
-    finally:
-        os.close(pidfd)
+    if sys.platform == "linux":
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        try:
+            wait_readable(pidfd, time.monotonic() + PATIENCE_SECONDS, f"pid {pid} did not end")
+        finally:
+            os.close(pidfd)
 
 
 def alive(pid: int) -> bool:
@@ -382,46 +380,3 @@ def world_in(directory: Path) -> Iterator[World]:
     """Give a world; afterwards its daemon and jails are no more."""
     with contextlib.ExitStack() as stack:
         yield World(directory, stack)
-
-
-class Strace:
-    """strace(1) on a process that runs: from here on its calls are counted, or fail."""
-
-    def __init__(self, pid: int, *arguments: str, log: str = os.devnull) -> None:
-        command = ["strace", "-o", log, *arguments, "-p", str(pid)]
-        self._process = subprocess.Popen(command, stderr=subprocess.PIPE)
-        assert self._process.stderr is not None
-        line = self._process.stderr.readline()
-        assert b"attached" in line, line
-
-    def close(self) -> None:
-        """Let go of it; one that has ended is no error."""
-        assert self._process.stderr is not None
-        self._process.send_signal(signal.SIGINT)
-        wait_gone(self._process.pid)
-        self._process.stderr.close()
-        self._process.wait()
-
-
-CALL = re.compile(r"^(\w+)\(")
-
-
-def hot_path(world: World) -> list[tuple[str, int, str]]:
-    """Return the daemon's calls from a signal to the next probe: name, which of them, line."""
-    daemon, log = world.daemon, world.directory / "trace"
-    daemon.start()
-    rule = daemon.attach(world.jail().jail, "true", respawn="after", limit="none")
-    daemon.settled()
-    strace = Strace(daemon.pid, log=str(log))
-    daemon.run(rule)
-    daemon.armed(rule)
-    daemon.settled()
-    strace.close()
-    daemon.end()
-    counts: Counter[str] = Counter()
-    points = []
-    for line in log.read_text(errors="replace").splitlines():
-        if match := CALL.match(line):
-            counts[match[1]] += 1
-            points.append((match[1], counts[match[1]], line))
-    return points
