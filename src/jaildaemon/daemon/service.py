@@ -282,7 +282,9 @@ def start(places: Places, *, foreground: bool) -> int:
         os.close(write_fd)
         with os.fdopen(read_fd, "rb") as pipe:
             code = pipe.read()
-        return code[0] if code else 1
+        if not code:
+            raise Refused("start", places.socket, "the daemon ended before it answered")
+        return code[0]
     os.close(read_fd)
     os.setsid()
     told = [False]
