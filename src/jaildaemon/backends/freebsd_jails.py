@@ -113,7 +113,9 @@ def start_since_boot(process: libc.ProcessFacts) -> Start:
     """Return when a process was started, in seconds and microseconds after the boot."""
     # The kernel adds the boot time, which moves when the clock is set.
     boot = libc.boot_time()
-    return process.start[0] - boot[0], process.start[1] - boot[1]
+    seconds, microseconds = process.start[0] - boot[0], process.start[1] - boot[1]
+    # As one number: how it is carried would depend on the clock.
+    return divmod(seconds * 1_000_000 + microseconds, 1_000_000)
 
 
 def _are_witnesses(value: object) -> TypeGuard[list[list[int]]]:
