@@ -133,6 +133,7 @@ class Soak:
 
     def strike(self, rules: list[dict[str, Any]]) -> Counter[str]:
         """Ring rules; return which were."""
+        assert sys.platform == "linux"
         rung: Counter[str] = Counter()
         for rule in rules:
             number = signal.SIGHUP if rule["policy"]["signal"] == "HUP" else signal.SIGUSR1

@@ -13,6 +13,8 @@ from jaildaemon.core.lifecycle import TABLE, Cell, Event, Phase
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "architecture.md"
 BEGIN = "<!-- What tools/diagram.py --write puts here; tests/test_promises.py compares. -->\n"
 END = "<!-- The end of it. -->\n"
+STANDING = (Phase.NEW, Phase.ARMING, Phase.ARMED, Phase.HOLDING, Phase.WITHDRAWING)
+"""The phases with a probe, or one on its way; all of them in a line would be too wide to read."""
 
 
 def picture() -> str:
@@ -40,11 +42,16 @@ def _cell(phase: Phase, cell: Cell) -> str:
     return " ".join(words)
 
 
-def table() -> str:
-    """Return every cell: the phase that follows ("." the same one) and the actions."""
-    lines = [["", *(phase.name for phase in Phase)]]
+def table(phases: tuple[Phase, ...]) -> str:
+    """Return every cell of these phases: the phase that follows ("." the same) and the actions.
+
+    Events that can happen in none of them are left out.
+    """
+    lines = [["", *(phase.name for phase in phases)]]
     lines += [
-        [event.value, *(_cell(phase, TABLE[phase][event]) for phase in Phase)] for event in Event
+        [event.value, *(_cell(phase, TABLE[phase][event]) for phase in phases)]
+        for event in Event
+        if any(TABLE[phase][event] for phase in phases)
     ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = (
@@ -56,7 +63,8 @@ def table() -> str:
 
 def drawn() -> str:
     """Return both, as they stand in the page."""
-    return f"```mermaid\n{picture()}```\n\n```\n{table()}```\n"
+    without = tuple(phase for phase in Phase if phase not in STANDING)
+    return f"```mermaid\n{picture()}```\n\n```\n{table(STANDING)}\n{table(without)}```\n"
 
 
 def main(arguments: list[str]) -> int:

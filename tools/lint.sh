@@ -28,7 +28,10 @@ check() {
 		with mypy --no-error-summary --platform "$system" \
 			--cache-dir ".mypy_cache/$system"
 		;;
-	mandoc) with mandoc -T lint -W warning man/*.[1-9] ;;
+	mandoc)
+		set -- man/*.[1-9]
+		[ ! -e "$1" ] || with mandoc -T lint -W warning "$@"
+		;;
 	shellcheck)
 		find . -name .venv -prune -o -name '*.sh' -print -o -path ./.ci/run -print |
 			sort | (

@@ -26,8 +26,6 @@ VALUES = st.recursive(
 
 @dataclass
 class PastRun:
-    """A run, by what its records say."""
-
     rule: str
     t: float
     s: float
@@ -37,8 +35,6 @@ class PastRun:
 
 @dataclass
 class PastRule:
-    """A rule, by what its records say."""
-
     count: int
     times: list[float] = field(default_factory=list)
     last_end: float | None = None

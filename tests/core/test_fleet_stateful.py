@@ -14,7 +14,7 @@ from jaildaemon.core.rules import Policy, Respawn
 from tests.core.machine import FleetMachine
 
 TestFleet = FleetMachine.TestCase
-TestFleet.settings = settings(max_examples=150, stateful_step_count=60)
+TestFleet.settings = settings(max_examples=120, stateful_step_count=50)
 
 
 # --- the machine can fail ---------------------------------------------------------------
@@ -31,12 +31,12 @@ class StartsAfterDetach(Fleet):
 
 
 class ArmsTwice(Fleet):
-    """Lets a second probe in when a run ends beside a standing one."""
+    """Lets a second probe in when a run ends beside one, or beside one on its way."""
 
     def run_ended(self, run: Run, now: Now) -> list[Do]:
-        armed = run.member.life.phase is Phase.ARMED
+        stands = run.member.life.phase in (Phase.ARMING, Phase.ARMED)
         todo = super().run_ended(run, now)
-        return [*todo, Do(Act.ARM, run.member)] if armed else todo
+        return [*todo, Do(Act.ARM, run.member)] if stands else todo
 
 
 class RingsTwice(Fleet):
