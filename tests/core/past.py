@@ -26,6 +26,8 @@ VALUES = st.recursive(
 
 @dataclass
 class PastRun:
+    """A run, by what its records say."""
+
     rule: str
     t: float
     s: float
@@ -35,6 +37,8 @@ class PastRun:
 
 @dataclass
 class PastRule:
+    """A rule, by what its records say."""
+
     count: int
     times: list[float] = field(default_factory=list)
     last_end: float | None = None
