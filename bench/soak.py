@@ -133,8 +133,9 @@ class Soak:
 
     def strike(self, rules: list[dict[str, Any]]) -> Counter[str]:
         """Ring rules; return which were."""
-        assert sys.platform == "linux"
         rung: Counter[str] = Counter()
+        if sys.platform != "linux":
+            return rung
         for rule in rules:
             number = signal.SIGHUP if rule["policy"]["signal"] == "HUP" else signal.SIGUSR1
             with suppress(OSError):
