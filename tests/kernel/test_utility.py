@@ -143,7 +143,8 @@ def test_the_jail_may_stand_beside_its_option_or_after_it(daemon: Daemon, jail: 
         assert (done.returncode, done.stderr) == (0, "")
         rule = daemon.rule(f"Title {number}")
         assert rule["jail"] == jail.name
-        assert rule["policy"] == {"respawn": "no", "uid": 7, "gid": 8}
+        policy = rule["policy"]
+        assert (policy["respawn"], policy["uid"], policy["gid"]) == ("no", 7, 8)
 
 
 @pytest.mark.manpage("synopsis-c")
