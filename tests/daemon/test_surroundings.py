@@ -138,6 +138,8 @@ def test_a_command_has_three_descriptors_and_no_more(directory: Path, jail: str)
         # the ends of the pipe that was left open are gone.
         assert len([line for line in said if line.startswith("pipe:")]) == 1
         assert "/dev/null" in said
+        # When it answers, the reader of the output has the pipe and the daemon has not.
+        daemon.call("Status")
         assert not [fd for fd in daemon.descriptors().values() if fd.startswith("pipe:")][1:]
 
 
