@@ -32,6 +32,20 @@ soak: all
 fuzz: all
 	@sh tools/fuzz.sh $(BIN)
 
+# The diagram in docs/architecture.md, and the manual pages as HTML.
+docs: all
+	@$(BIN)/python tools/diagram.py --write
+	@command -v mandoc >/dev/null || { echo "jaildaemon: no mandoc; install the package mandoc" >&2; exit 1; }
+	@mkdir -p build/docs
+	@for page in man/*.[1-9]; do \
+		mandoc -T html "$$page" >"build/docs/$${page##*/}.html" || exit 1; \
+	done
+	@echo "docs/architecture.md is fresh; the manual is in build/docs"
+
+# Needs no development tools: only python3, its venv module and a C compiler.
+install:
+	@PYTHON="$(PYTHON)" PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" sh tools/install.sh
+
 lint: all
 	@sh tools/lint.sh $(BIN)
 
@@ -40,4 +54,4 @@ clean:
 	rm -f $(HELPER)
 	find src tests tools bench -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: all demo test bench soak fuzz lint clean
+.PHONY: all demo test bench soak fuzz docs install lint clean

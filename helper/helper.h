@@ -6,7 +6,7 @@
  * The daemon starts the helper with four descriptors and no environment:
  *   3  status, write end: records go up
  *   4  go, read end: one parameter record, later one byte 'G'
- *   5  Linux: pidfd of the jail's init.  FreeBSD: jail descriptor, if any.
+ *   5  Linux: pidfd of the jail's init.
  *   6  Linux: the sealed image of this very program.
  */
 #ifndef JAILDAEMON_HELPER_H
@@ -65,9 +65,8 @@ enum step {
 #define PARAMS_HEAD 24
 #define LABEL_MAX 1000
 
-#define FLAG_DESCRIPTOR 1U  /* FreeBSD: fd 5 is a jail descriptor */
 #define FLAG_KEEP_GROUPS 2U /* Linux: this user namespace denies setgroups */
-#define FLAG_ALL 3U
+#define FLAG_ALL 2U
 
 enum label_kind { LABEL_NONE = 0, LABEL_APPARMOR = 1, LABEL_SELINUX = 2 };
 

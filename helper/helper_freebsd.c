@@ -13,7 +13,6 @@
 #include <sys/procctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 
 #include <errno.h>
 #include <signal.h>
@@ -22,10 +21,6 @@
 
 #include "helper.h"
 
-/* FreeBSD 15's, found by trying: 13 and 14 answer ENOSYS or have no number. */
-#ifndef SYS_jail_attach_jd
-#define SYS_jail_attach_jd 597
-#endif
 #ifndef PROC_NO_NEW_PRIVS_CTL
 #define PROC_NO_NEW_PRIVS_CTL 19
 #define PROC_NO_NEW_PRIVS_ENABLE 1
@@ -82,7 +77,7 @@ read_params(struct params *p, unsigned char *buf, size_t size)
 }
 
 static void
-be_alone(const struct params *p)
+be_alone(void)
 {
 	struct rlimit none = { 0, 0 };
 
@@ -90,9 +85,12 @@ be_alone(const struct params *p)
 	close(1);
 	close(2);
 	/* An open directory makes jail_attach(2) fail, and would be a way out. */
-	closefrom(p->flags & FLAG_DESCRIPTOR ? FD_JAIL + 1 : FD_JAIL);
+	closefrom(FD_GO + 1);
 	/* A terminal's hangup and an orphaned stopped group send SIGHUP. */
 	if (setsid() == -1)
+		fail(STEP_SESSION);
+	/* The name of who started the daemon, which a jail's ps(1) would show. */
+	if (setlogin("") != 0)
 		fail(STEP_SESSION);
 	if (chdir("/") != 0)
 		fail(STEP_CHDIR);
@@ -113,7 +111,7 @@ be_untouchable(void)
 	/* p_candebug() then wants PRIV_DEBUG_DENIED, which no jail grants. */
 	if (procctl(P_PID, 0, PROC_TRACE_CTL, &trace) != 0)
 		fail(STEP_UNTRACE);
-	/* 13.2 does not know it and says EINVAL. */
+	/* A kernel before 13.1 does not know it and says EINVAL. */
 	if (procctl(P_PID, 0, PROC_NO_NEW_PRIVS_CTL, &nnp) != 0 &&
 	    errno != EINVAL)
 		fail(STEP_NNP);
@@ -122,17 +120,15 @@ be_untouchable(void)
 static void
 enter(const struct params *p)
 {
-	int error;
-
 	if (setgroups(0, NULL) != 0)
 		fail(STEP_GROUPS);
-	if (p->flags & FLAG_DESCRIPTOR) {
-		error = (int)syscall(SYS_jail_attach_jd, FD_JAIL);
-		if (error == 0)
-			close(FD_JAIL);
-	} else
-		error = jail_attach((int)p->target);
-	if (error != 0)
+	/*
+	 * By jid, on 15 too: there jail_attach_jd(2) leaks a reference to the
+	 * prison each time (15.1, do_jail_attach forgets PD_DEREF), which keeps
+	 * a removed jail's file system busy for good.  That the jid still means
+	 * the same jail is for the daemon to see, before it says "go".
+	 */
+	if (jail_attach((int)p->target) != 0)
 		fail(STEP_ENTER);
 	if (setresgid(p->gid, p->gid, p->gid) != 0)
 		fail(STEP_GID);
@@ -153,7 +149,7 @@ main(void)
 
 	reset_signals();
 	read_params(&p, buf, sizeof(buf));
-	be_alone(&p);
+	be_alone();
 	be_untouchable();
 	enter(&p);
 	tell(RECORD_READY, 0, 0);

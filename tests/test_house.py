@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The rules of the house: layers, names, sizes, linters, and pages that must not grow stale.
+"""The rules of the house: layers, sizes, names and linters.
 
 Each rule is a function that returns what is wrong, and each is fed something
 bad once, to show that it can find it.
@@ -15,13 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from jaildaemon import errors
-from jaildaemon.core import wire
-from tools import diagram
-
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "jaildaemon"
-DESIGN = ROOT.parent / "shared" / "design"
 
 
 def files_of_git() -> list[Path]:
@@ -284,76 +279,6 @@ def test_every_test_file_has_a_name_of_its_own() -> None:
 def test_two_test_files_of_one_name_are_found() -> None:
     paths = [Path("a/test_x.py"), Path("b/test_x.py"), Path("a/base.py"), Path("b/base.py")]
     assert same_names(paths) == ["test_x.py"]
-
-
-# --- promises ------------------------------------------------------------------------------
-
-
-def exit_codes(source: str) -> set[int]:
-    """Return the exit codes that classes of `source` give themselves."""
-    return {
-        node.value.value
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Assign | ast.AnnAssign)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, int)
-        and "exit_code" in ast.unparse(node).partition("=")[0]
-    }
-
-
-def test_the_exit_codes_of_all_classes_are_those_of_the_table() -> None:
-    used = set.union(*(exit_codes(source) for source in modules().values()))
-    # 0 is success, 6 what check and doctor return: neither is an error.
-    assert used | {0, 6} == set(errors.EXIT_CODES)
-
-
-def test_an_exit_code_is_found() -> None:
-    source = "class A:\n exit_code = 9\nclass B:\n exit_code: int = 7\n code = 3"
-    assert exit_codes(source) == {9, 7}
-
-
-def interface() -> str:
-    return (PACKAGE / "org.jaildaemon.varlink").read_text(encoding="ascii")
-
-
-def promised(kind: str) -> set[str]:
-    """Return the names of the interface's methods or errors, in full."""
-    names = re.findall(rf"^{kind} (\w+)", interface(), re.MULTILINE)
-    return {f"{wire.INTERFACE}.{name}" for name in names}
-
-
-def test_the_interface_begins_as_it_was_designed() -> None:
-    design = DESIGN / "org.jaildaemon.varlink"
-    if not design.exists():
-        pytest.skip("cannot: the design is not on this machine")
-    assert interface().startswith(design.read_text(encoding="ascii"))
-
-
-def test_every_method_of_the_interface_is_served_or_said_not_to_be() -> None:
-    ours = {name for name in wire.ACCESS if name.startswith(f"{wire.INTERFACE}.")}
-    assert ours | wire.NOT_IMPLEMENTED == promised("method")
-
-
-def test_every_error_of_the_interface_is_a_class() -> None:
-    assert set(errors.BY_VARLINK) == promised("error")
-
-
-# --- the page with the diagram ------------------------------------------------------------
-
-
-def is_fresh(page: str) -> bool:
-    """Say whether the page has what the tool draws now."""
-    return diagram.BEGIN + diagram.drawn() + diagram.END in page
-
-
-def test_the_diagram_is_that_of_the_table_that_runs() -> None:
-    page = diagram.PAGE.read_text(encoding="utf-8")
-    assert is_fresh(page), "stale: run python tools/diagram.py --write"
-
-
-def test_a_stale_diagram_is_found() -> None:
-    page = diagram.PAGE.read_text(encoding="utf-8")
-    assert not is_fresh(page.replace("trigger_wait / START", "trigger_wait"))
 
 
 # --- linters ---------------------------------------------------------------------------------

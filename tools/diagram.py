@@ -11,7 +11,7 @@ from pathlib import Path
 from jaildaemon.core.lifecycle import TABLE, Cell, Event, Phase
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "architecture.md"
-BEGIN = "<!-- What tools/diagram.py --write puts here; tests/test_house.py compares. -->\n"
+BEGIN = "<!-- What tools/diagram.py --write puts here; tests/test_promises.py compares. -->\n"
 END = "<!-- The end of it. -->\n"
 
 

@@ -24,7 +24,6 @@ from hypothesis.stateful import (
 from jaildaemon.core.fleet import Fleet, Member, Shown
 from jaildaemon.core.lifecycle import Action, Event, IllegalEvent, Phase
 from jaildaemon.core.rules import Policy, Respawn
-from jaildaemon.errors import Refused
 
 TRIGGERS = {Event.TRIGGER_LAST, Event.TRIGGER_WAIT, Event.TRIGGER_NEXT}
 
@@ -127,6 +126,8 @@ class FleetMachine(RuleBasedStateMachine):
 
     # --- what can happen ----------------------------------------------------------
 
+    # A few at a time: many rules would each see little happen.
+    @precondition(lambda self: len(self.fleet.members) < 4)
     @rule(
         respawn=st.sampled_from(Respawn),
         jail=st.sampled_from(["web", "db"]),
@@ -137,13 +138,6 @@ class FleetMachine(RuleBasedStateMachine):
         assert member.rule.id not in self.rule_ids, "a rule's id was used again"
         self.rule_ids.add(member.rule.id)
         self.worlds.append(World(member))
-
-    @rule(title=st.sampled_from(["", "a\nb", "x" * 181]))
-    def attach_with_a_bad_title(self, title: str) -> None:
-        before = list(self.fleet.members)
-        with pytest.raises(Refused):
-            self.fleet.add("web", "@web", title, "true", Policy())
-        assert list(self.fleet.members) == before
 
     @precondition(lambda self: any(not w.killed for w in self.arming))
     @rule(data=st.data())
@@ -200,6 +194,7 @@ class FleetMachine(RuleBasedStateMachine):
         self.report(world, Event.DETACH)
         world.detached = True
 
+    @precondition(lambda self: len(self.fleet.members) > 2)
     @rule()
     def detach_all(self) -> None:
         for world in self.worlds:

@@ -92,6 +92,14 @@ def test_what_follows_a_message_is_kept(data: bytes, message: dict[str, object])
     assert decoder.next() == {"next": 2}
 
 
+def test_an_empty_message_behind_a_good_one_is_found() -> None:
+    decoder = Decoder()
+    decoder.feed(b"{}\0\0")
+    assert decoder.next() == {}
+    with pytest.raises(ProtocolError):
+        decoder.next()
+
+
 def test_without_bytes_there_is_no_message() -> None:
     decoder = Decoder()
     decoder.feed(b"")

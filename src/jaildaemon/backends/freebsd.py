@@ -14,9 +14,7 @@ from pathlib import Path
 from jaildaemon.backends import freebsd_libc as libc
 from jaildaemon.backends.base import (
     FD_GO,
-    FD_JAIL,
     FD_STATUS,
-    FLAG_DESCRIPTOR,
     ArmingError,
     Backend,
     Jail,
@@ -72,23 +70,18 @@ class FreeBSDBackend(Backend):
     def spawn(self, jail: Jail, title: str, uid: int, gid: int) -> Spawned:
         """Start the helper, its parameters already in the pipe."""
         assert isinstance(jail, FreeBSDJail)
-        desc = jail.prison.desc
         status_fd, their_status = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         their_go, go_fd = os.pipe()
-        actions = [
-            (os.POSIX_SPAWN_DUP2, their_status, FD_STATUS),
-            (os.POSIX_SPAWN_DUP2, their_go, FD_GO),
-        ]
-        if desc >= 0:
-            actions.append((os.POSIX_SPAWN_DUP2, desc, FD_JAIL))
         try:
-            flags = FLAG_DESCRIPTOR if desc >= 0 else 0
-            os.write(go_fd, pack_params(flags=flags, target=jail.number, uid=uid, gid=gid))
+            os.write(go_fd, pack_params(flags=0, target=jail.number, uid=uid, gid=gid))
             pid = os.posix_spawn(
                 self._helper,
                 [title],
                 {},
-                file_actions=actions,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, their_status, FD_STATUS),
+                    (os.POSIX_SPAWN_DUP2, their_go, FD_GO),
+                ],
                 # HUP is blocked from the first instruction on.
                 setsigmask=signal.valid_signals(),
             )
@@ -120,8 +113,7 @@ class FreeBSDBackend(Backend):
         """Say what a failed step of helper_freebsd.c means."""
         why = f"step {step} of the helper failed: {os.strerror(error)}"
         match step, error:
-            case "enter", (errno.EINVAL | errno.ENOENT):
-                # No such jid, or dying; the descriptor's jail was removed.
+            case "enter", errno.EINVAL:  # no such jid, or dying
                 return JailLost("attach", jail.name, "the jail has ended")
             case "enter", errno.EPERM:
                 hint = "the daemon must be root, and no MAC policy may forbid it to enter jails"

@@ -2,10 +2,11 @@
 """Which jail it is: found once by jid or name, and from then on this very one.
 
 A jid, even a fixed one with its name and path, comes back when a jail is
-restarted.  FreeBSD 15 has descriptors of jails, which do not.  13 and 14 have
-no generation, so there it is proved that a jail is the same one: it cannot have
-ended while a probe that was found in it is not reaped (its credentials hold the
-jid, kern_jail.c), nor while a process that lived in it then lives in it now.
+restarted.  FreeBSD 15 has descriptors of jails, which never mean another one.
+13 and 14 have no generation, so there it is proved that a jail is the same: it
+cannot have ended while a probe that was found in it is not reaped (its
+credentials hold the jid, kern_jail.c), nor while a process that lived in it
+then lives in it now.
 """
 
 import errno
@@ -30,7 +31,7 @@ WITNESSES = 8
 SNAPSHOT_SECONDS = 1.0
 """How old a list of all processes may be: a burst of triggers must not make one each."""
 GRACE_SECONDS = 2.0
-"""Between the two looks that find a non-persistent jail to have no process but ours."""
+"""Until we look who else is in a jail, and before we believe that it is nobody."""
 
 Start = tuple[int, int]
 
@@ -129,16 +130,18 @@ class Jails:
     def _find(self, text: str) -> libc.JailFacts:
         jid, name = 0, text
         if text.isascii() and text.isdecimal():
-            # At most seven digits: int() of a million of them takes its time.
-            jid, name = int(text[:7]), ""
-            if jid == 0 and len(text) <= len(str(JAIL_MAX)):
-                raise Refused("attach", text, "is the host itself, not a jail", JAIL_HINT)
+            # No long ones: int() of a million digits takes its time.
+            jid, name = int(text) if len(text) <= len(str(JAIL_MAX)) else JAIL_MAX + 1, ""
+            if jid == 0:
+                raise NoSuchJail("attach", text, "is the host itself, not a jail", JAIL_HINT)
         try:
             size = len(os.fsencode(name))
         except UnicodeEncodeError:
             size = libc.NAME_SIZE
         if not text or jid > JAIL_MAX or size >= libc.NAME_SIZE or "\0" in name:
-            raise NoSuchJail("attach", text[:80], "neither a jid nor a jail's name", JAIL_HINT)
+            raise NoSuchJail(
+                "attach", text[:80] or "''", "neither a jid nor a jail's name", JAIL_HINT
+            )
         try:
             return self._get(jid, name)
         except OSError as error:
@@ -184,8 +187,9 @@ class Jails:
         """Take note that our probe `pid` is in the jail; JailLost unless it is this very one."""
         prison = jail.prison
         probe, facts = libc.process(pid), prison.look()
-        # The probe's credentials hold its jail by now: its jid cannot be given
-        # to another one (13, 14), or the descriptor tells them apart (15).
+        # 13, 14: the probe's credentials hold the jail that it has entered, so
+        # its jid cannot mean another one now.  15: a living jail keeps its jid,
+        # so where the descriptor's jail lives with the probe's, it is that one.
         if facts is None or probe.jid != facts.jid:
             raise JailLost("attach", jail.name, "the jail has ended")
         if prison.desc < 0 and prison.verified and not self._proven(prison):
@@ -196,8 +200,8 @@ class Jails:
         prison.verified = True
         prison.probes.add(pid)
         self._homes[pid] = prison
-        if not facts.persist and not prison.end_watched:
-            self._watch_end(prison)
+        if not prison.end_watched:
+            self._look_later(prison)
 
     def _proven(self, prison: Prison) -> bool:
         """Say whether the jail of this jid, name and path is still `prison` (13 and 14)."""
@@ -252,40 +256,41 @@ class Jails:
 
     # --- the end of a jail that does not persist -----------------------------------
 
-    def _watch_end(self, prison: Prison) -> None:
-        """See to it that our probes are not what keeps a non-persistent jail alive.
+    def _watch_end(self, prison: Prison, *, looked: bool = False) -> None:
+        """See to it that our probes are not what keeps a jail alive.
 
-        Such a jail ends with its last process (jail(8), persist), and a probe
-        is one (kern_jail.c, do_jail_attach takes pr_uref).
+        One that does not persist ends with its last process (jail(8)), and a
+        probe is one (kern_jail.c, do_jail_attach takes pr_uref).  jail(8) takes
+        the persistence of a jail with a command= away when that has ended.
         """
-        prison.end_watched = True
+        prison.end_watched = False
+        if not (prison.handles and prison.probes):
+            return  # nothing of ours keeps it; the next probe begins anew
         # The oldest is the likeliest to last.  When it ends, there may be others.
         for companion in sorted(self._others(prison), key=lambda p: p.start):
             try:
-                self._watcher.watch_stranger(companion.pid, lambda: self._watch_on(prison))
+                self._watcher.watch_stranger(companion.pid, lambda: self._look_later(prison))
             except OSError:
                 continue  # ESRCH: it has ended in this instant
+            prison.end_watched = True
             return
-        self._watcher.call_in(GRACE_SECONDS, lambda: self._second_look(prison))
+        facts = prison.look()
+        if facts is None or facts.persist:
+            return
+        if not looked:
+            # The list is not made in one instant: who forks meanwhile may be missed.
+            self._look_later(prison, looked=True)
+            return
+        for pid in prison.probes:
+            self._watcher.signal_process(pid, signal.SIGKILL)
+
+    def _look_later(self, prison: Prison, *, looked: bool = False) -> None:
+        prison.end_watched = True
+        self._watcher.call_in(GRACE_SECONDS, lambda: self._watch_end(prison, looked=looked))
 
     def _others(self, prison: Prison) -> list[libc.ProcessFacts]:
         return [
             process
-            for process in self._processes(time.monotonic())
+            for process in self._processes(prison.pinned_since)
             if process.jid == prison.jid and process.ppid != self._pid and not process.zombie
         ]
-
-    def _watch_on(self, prison: Prison) -> None:
-        prison.end_watched = False
-        # Without a probe of ours nothing is kept alive; the next one begins anew.
-        if prison.handles and prison.probes:
-            self._watch_end(prison)
-
-    def _second_look(self, prison: Prison) -> None:
-        facts = prison.look() if prison.handles and prison.probes else None
-        if facts is None or facts.persist or self._others(prison):
-            self._watch_on(prison)
-            return
-        prison.end_watched = False
-        for pid in prison.probes:
-            self._watcher.signal_process(pid, signal.SIGKILL)

@@ -108,12 +108,17 @@ def _candidates(pid: int) -> Iterator[int]:
 
 def _find_init(pid: int, space: Namespace) -> int | None:
     """Return the init of PID namespace `space`, of which `pid` is a member."""
+    denied: PermissionError | None = None
     for candidate in _candidates(pid):
         try:
             if _namespace(candidate, "pid") == space and _is_init(candidate):
                 return candidate
         except (FileNotFoundError, ProcessLookupError):
             continue  # it ended between the listing and the look
+        except PermissionError as error:
+            denied = error  # a stranger with a capability that even our root lacks
+    if denied:
+        raise denied
     return None
 
 
@@ -224,9 +229,11 @@ class LinuxBackend(Backend):
 
     def resolve(self, text: str) -> LinuxJail:
         """Find the container that host process `text` is in."""
-        if not (text.isascii() and text.isdecimal() and 0 < int(text) <= MAX_PID):
-            raise NoSuchJail("attach", text, "not a process id", PID_HINT)
-        pid = int(text)
+        # No long ones: of more than 4,300 digits int() makes an error of its own.
+        number = text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_PID))
+        pid = int(text) if number else 0
+        if not 0 < pid <= MAX_PID:
+            raise NoSuchJail("attach", text[:80] or "''", "not a process id", PID_HINT)
         try:
             member = os.pidfd_open(pid)
         except OSError as error:

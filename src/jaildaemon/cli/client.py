@@ -73,7 +73,10 @@ def call(path: str, method: str, parameters: dict[str, object]) -> dict[str, obj
             raise NotPermitted(what, path, "the server is neither root's nor yours")
         decoder = wire.Decoder(limit=None)
         try:
-            sock.sendall(wire.call(f"{wire.INTERFACE}.{method}", parameters))
+            try:  # noqa: SIM105 - contextlib would be one more module to load
+                sock.sendall(wire.call(f"{wire.INTERFACE}.{method}", parameters))
+            except BrokenPipeError:
+                pass  # hung up on before we were heard: what it said lies there to be read
             while (answer := decoder.next()) is None:
                 data = sock.recv(65536)
                 if not data:

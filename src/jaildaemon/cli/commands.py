@@ -46,7 +46,9 @@ def parser() -> argparse.ArgumentParser:
         usage=options.USAGE.removeprefix("usage: "),
         description="See jaildaemon(1).",
     )
-    subs = top.add_subparsers(dest="subcommand", metavar="subcommand", required=True)
+    subs = top.add_subparsers(
+        prog="jaildaemon", dest="subcommand", metavar="subcommand", required=True
+    )
 
     def add(name: str, words: str) -> argparse.ArgumentParser:
         sub = subs.add_parser(name, help=words, description=words)

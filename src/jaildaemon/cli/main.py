@@ -4,6 +4,7 @@
 import sys
 
 from jaildaemon.cli import options
+from jaildaemon.core.text import shown
 from jaildaemon.errors import JaildaemonError, UsageError
 
 
@@ -48,10 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
             return commands.run(arguments)
         return _original(arguments)
     except UsageError as error:
-        sys.stderr.write(f"jaildaemon: {error}\n{options.USAGE}")
+        sys.stderr.write(f"jaildaemon: {shown(str(error))}\n{options.USAGE}")
         return error.exit_code
     except JaildaemonError as error:
-        sys.stderr.write(f"jaildaemon: {error}\n")
+        sys.stderr.write(f"jaildaemon: {shown(str(error))}\n")
         return error.exit_code
     except BrokenPipeError:
         return 1  # who read our output has had enough

@@ -38,12 +38,12 @@ class Options:
 
 def _number(option: str, value: str) -> int:
     """Return a decimal uid or gid: names differ in the jail, so they are refused."""
-    if not (value.isascii() and value.isdecimal()) or len(value) > len(str(text.MAX_ID)):
-        raise UsageError(_WHAT, option, f"{value!r} is not a decimal number", "names differ inside")
-    number = int(value)
+    decimal = value.isascii() and value.isdecimal() and len(value) <= len(str(text.MAX_ID))
+    number = int(value) if decimal else -1
     problem = text.id_problem(number)
     if problem:
-        raise UsageError(_WHAT, option, f"{value} {problem}")
+        hint = "names are not taken: they differ in the jail"
+        raise UsageError(_WHAT, option, f"{value!r} {problem}", hint)
     return number
 
 

@@ -97,21 +97,23 @@ class Connection:
     def _take(self, untrusted: dict[str, object]) -> None:
         self._set_deadline(wanted=False)  # each message has its own
         method, parameters = untrusted.get("method"), untrusted.get("parameters", {})
-        if not isinstance(method, str):
-            self._reply(wire.error(f"{wire.SERVICE}.InvalidParameter", {"parameter": "method"}))
-            return
-        if method not in wire.ACCESS:
-            self._reply(wire.error(*_unknown(method)))
-            return
         call = Call(self.peer, lambda result: self._answered(call, result))
         call.oneway = untrusted.get("oneway") is True
-        self._call = call
-        try:
-            self._server.methods.call(method, parameters, call)
-        except BadParameter as error:
-            self._call = None
-            name: Parameters = {"parameter": error.name}
-            self._reply(wire.error(f"{wire.SERVICE}.InvalidParameter", name))
+        if not isinstance(method, str):
+            error = _invalid("method")
+        elif method not in wire.ACCESS:
+            error = _unknown(method)
+        else:
+            self._call = call
+            try:
+                self._server.methods.call(method, parameters, call)
+            except BadParameter as bad:
+                self._call = None
+                error = _invalid(bad.name)
+            else:
+                return
+        if not call.oneway:
+            self._reply(wire.error(*error))
 
     # --- out -------------------------------------------------------------------
 
@@ -165,6 +167,10 @@ class Connection:
         self._deadline = None
         self._server.log(f"closed the connection of uid {self.peer.uid}: too slow")
         self.close()
+
+
+def _invalid(parameter: str) -> tuple[str, Parameters]:
+    return f"{wire.SERVICE}.InvalidParameter", {"parameter": parameter}
 
 
 def _unknown(method: str) -> tuple[str, Parameters]:

@@ -2,6 +2,7 @@
 """The daemon's files: the locks, the pidfile, the socket."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -19,9 +20,19 @@ ANSWER_SECONDS = 5.0
 _START = "start"
 
 
-def _refuse(path: str, error: OSError, hint: str | None = None) -> JaildaemonError:
-    kind = NotPermitted if isinstance(error, PermissionError) else Refused
-    return kind(_START, path, error.strerror or str(error), hint)
+MAX_SOCKET_BYTES = 103
+"""Of a socket's path: FreeBSD's sockaddr_un; Linux takes four more (unix(4), unix(7))."""
+
+
+def _refuse(path: str, error: OSError) -> JaildaemonError:
+    why = error.strerror or str(error)
+    if isinstance(error, PermissionError):
+        return NotPermitted(_START, path, why, "the daemon must be root")
+    if error.errno == errno.ENOENT:
+        why = "its directory does not exist"
+    elif error.errno in (errno.ELOOP, errno.EMLINK):  # O_NOFOLLOW on Linux, on FreeBSD
+        why = "is a symbolic link"
+    return Refused(_START, path, why)
 
 
 class LockedFile:
@@ -104,7 +115,7 @@ def _running_instance(path: str, backend: Backend) -> str | None:
             sock.connect(path)
         except (FileNotFoundError, ConnectionRefusedError):
             return None
-        except TimeoutError:
+        except BlockingIOError:  # its queue is full, and a timeout is no wait for that
             return "something that does not answer"
         except OSError as error:
             raise _refuse(path, error) from error
@@ -129,23 +140,26 @@ def _umask(mask: int) -> Iterator[None]:
 
 
 class ControlSocket:
-    """The listening socket, and the lock beside it under which it was made."""
+    """The listening socket, and the lock beside it under which all else is made."""
+
+    listener: socket.socket
 
     def __init__(self, path: str, backend: Backend) -> None:
-        self.path = path
+        self.path, self._backend = path, backend
+        self._made: os.stat_result | None = None
+        size = len(os.fsencode(path))
+        if size > MAX_SOCKET_BYTES:
+            why = f"is {size} bytes long, a socket's path has at most {MAX_SOCKET_BYTES}"
+            raise Refused(_START, path, why)
         try:
             self._lock = LockedFile(f"{path}.lock", 0o600)
         except Locked:
             # Another daemon holds it for life, or another start is under way.
             who = _running_instance(path, backend) or "a daemon that is just starting"
             raise Refused(_START, path, f"jaildaemon is already running: {who}") from None
-        try:
-            self._bind(backend)
-        except BaseException:
-            self._lock.remove()
-            raise
 
-    def _bind(self, backend: Backend) -> None:
+    def bind(self) -> None:
+        """Make the socket; one that nobody serves is replaced."""
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISSOCK(os.lstat(self.path).st_mode):
                 raise Refused(
@@ -154,7 +168,7 @@ class ControlSocket:
                     "exists and is not a socket",
                     "remove it, or choose another with -f",
                 )
-            who = _running_instance(self.path, backend)
+            who = _running_instance(self.path, self._backend)
             if who:
                 raise Refused(_START, self.path, f"jaildaemon is already running: {who}")
             os.unlink(self.path)  # a dead one's
@@ -167,14 +181,13 @@ class ControlSocket:
             self._made = os.lstat(self.path)
         except OSError as error:
             self.listener.close()
-            raise _refuse(
-                self.path, error, "the directory must exist; a path has at most 103 bytes"
-            ) from error
+            raise _refuse(self.path, error) from error
 
     def remove(self) -> None:
         """Close and remove the socket, if it is still ours, and the lock."""
-        self.listener.close()
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(self._made, os.lstat(self.path)):
-                os.unlink(self.path)
+        if self._made is not None:
+            self.listener.close()
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(self._made, os.lstat(self.path)):
+                    os.unlink(self.path)
         self._lock.remove()

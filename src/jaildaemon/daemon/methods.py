@@ -203,7 +203,8 @@ class Methods:
     def _answer_waiting(self) -> None:
         # An answer may itself make another wait: look at each of today's once.
         waiting, self._waiting = self._waiting, []
-        self._waiting += [given for given in waiting if not given()]
+        rest = [given for given in waiting if not given()]
+        self._waiting = rest + self._waiting
 
     def _forget_jail(self, key: str) -> None:
         if not self.fleet.of_jail(key):

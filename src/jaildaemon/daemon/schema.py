@@ -38,7 +38,7 @@ class PolicyWish:
             if getattr(self, name) is not None:
                 raise Refused("attach", f"policy.{name}", "is not supported by this version")
         try:
-            respawn = Respawn(self.respawn or "no")
+            respawn = Respawn("no" if self.respawn is None else self.respawn)
         except ValueError:
             why = 'is none of "no", "after", "now"'
             raise Refused("attach", f"respawn {self.respawn!r}", why) from None

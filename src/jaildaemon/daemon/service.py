@@ -119,6 +119,7 @@ def _files(pidfile: str, socket_path: str, backend: Backend) -> Iterator[Control
     try:
         lock = lock_pidfile(pidfile)
         try:
+            control.bind()
             lock.write_pid()
             yield control
         finally:

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The control server in this process, with the fake backend: time is moved by hand."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+from jaildaemon.daemon.control import ControlServer
+from jaildaemon.daemon.methods import Methods
+from tests.contract.fake import FakeBackend
+
+Message = dict[str, Any]
+
+
+class Wire:
+    """One client's end of a connection."""
+
+    def __init__(self, server: "Server", sock: socket.socket) -> None:
+        self._server, self.socket = server, sock
+        self._buffer = b""
+
+    def send(self, data: bytes) -> None:
+        """Send bytes, and let the server take them."""
+        while data:
+            data = data[self.socket.send(data) :]
+            self._server.settle()
+
+    def say(self, *messages: Message) -> None:
+        """Send whole messages in one piece."""
+        self.send(b"".join(json.dumps(message).encode() + b"\0" for message in messages))
+
+    def heard(self) -> list[Message]:
+        """Return what has been answered so far."""
+        try:
+            while data := self.socket.recv(1 << 20):
+                self._buffer += data
+                self._server.settle()
+        except (BlockingIOError, ConnectionResetError):
+            pass
+        *messages, self._buffer = self._buffer.split(b"\0")
+        return [json.loads(message) for message in messages]
+
+    def ask(self, method: str, **parameters: object) -> Message:
+        """Call a method of org.jaildaemon; return the one answer."""
+        self.say(call(method, **parameters))
+        (answer,) = self.heard()
+        return answer
+
+    @property
+    def closed(self) -> bool:
+        """Whether the server has hung up; to be asked when everything was heard."""
+        try:
+            return self.socket.recv(1) == b""
+        except ConnectionResetError:
+            return True
+        except BlockingIOError:
+            return False
+
+
+def call(method: str, **parameters: object) -> Message:
+    """Return a call, of org.jaildaemon unless another interface is named."""
+    name = method if "." in method else f"org.jaildaemon.{method}"
+    return {"method": name, "parameters": parameters}
+
+
+class Server:
+    """The daemon's control server."""
+
+    def __init__(self, directory: Path) -> None:
+        self.backend = FakeBackend()
+        self.jail = self.backend.add_jail()
+        self.log: list[str] = []
+        self._path = str(directory / "pipe")
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(self._path)
+        self._listener.listen(128)
+        self._listener.setblocking(False)
+        self.methods = Methods(self.backend, self._say)
+        self.control = ControlServer(self.backend, self._listener, self.methods, self._say)
+        self._clients: list[socket.socket] = []
+
+    def _say(self, line: str) -> None:
+        self.log.append(line)
+
+    def settle(self) -> None:
+        """Let it serve until nothing but time could bring more."""
+        self.backend.watcher.settle()
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass."""
+        self.backend.watcher.pass_time(seconds)
+
+    def connect(self) -> Wire:
+        """Connect a client."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._clients.append(sock)
+        sock.connect(self._path)
+        sock.setblocking(False)
+        self.settle()
+        return Wire(self, sock)
+
+    def close(self) -> None:
+        """End everything; nothing may be left."""
+        for sock in self._clients:
+            sock.close()
+        self.settle()
+        self.methods.withdraw_all(lambda: None)
+        self.control.close()
+        self.settle()
+        self._listener.close()
+        assert self.backend.processes == {}
+        assert self.backend.open_handles == 0
+        assert self.methods.fleet.members == {}
+        assert self.backend.watcher.idle

@@ -1,0 +1,114 @@
+#!/bin/sh
+# SPDX-License-Identifier: BSD-2-Clause
+# make install.  PREFIX, DESTDIR and PYTHON come from the environment:
+#
+#   PREFIX/lib/jaildaemon         a virtual environment of its own, without pip
+#   PREFIX/bin/jaildaemon         a link into it
+#   PREFIX/share/man/man1         the manual page; FreeBSD's man(1) looks there
+#                                 and, for older ports, in PREFIX/man
+#   PREFIX/etc/rc.d/jaildaemon    on FreeBSD
+#   PREFIX/lib/systemd/system     on Linux
+#
+# Nothing else is written, save the helper in this work tree and temporary files.
+# With DESTDIR the same goes below it, and names what will be the final paths.
+set -eu
+umask 022
+cd "$(dirname "$0")/.."
+
+fail() {
+	echo "jaildaemon: install: $1" >&2
+	exit 1
+}
+
+python=${PYTHON:-python3}
+prefix=${PREFIX:-/usr/local}
+destdir=${DESTDIR:-}
+case $prefix in
+/*) ;;
+*) prefix=$(pwd)/$prefix ;;
+esac
+case $destdir in
+"" | /*) ;;
+*) destdir=$(pwd)/$destdir ;;
+esac
+prefix=${prefix%/}
+# It goes into the first line of a script, which has no quotes.
+case $prefix in
+*[!A-Za-z0-9._/+:,@=-]*) fail "$prefix: PREFIX may hold letters, digits and ._/+:,@=- only" ;;
+esac
+[ ${#prefix} -le 90 ] || fail "$prefix: PREFIX is longer than 90 characters"
+command -v "$python" >/dev/null 2>&1 || fail "no $python; install the package python3"
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+	fail "$("$python" --version) is too old; install Python 3.11 or later"
+"$python" -c 'import venv, ensurepip' 2>/dev/null ||
+	fail "no venv module; install the package python3-venv"
+
+lib=$prefix/lib/jaildaemon
+if [ -e "$destdir$lib" ] && ! [ -f "$destdir$lib/pyvenv.cfg" ]; then
+	fail "$destdir$lib is in the way: it is no earlier installation"
+fi
+
+# Made aside and moved into place, so that a failure leaves the old one as it was.
+new=$destdir$lib.new
+trap 'rm -rf "$new"' EXIT
+trap 'exit 1' HUP INT TERM
+rm -rf "$new"
+mkdir -p "$destdir$prefix/lib"
+"$python" -m venv "$new"
+pip() {
+	PIP_ROOT_USER_ACTION=ignore "$new/bin/python" -m pip \
+	    --quiet --disable-pip-version-check "$@"
+}
+pip install --no-compile .
+pip uninstall --yes setuptools pip 2>/dev/null
+
+# What names the build's paths goes, or is written anew.
+for file in "$new"/bin/*; do
+	case ${file##*/} in
+	python*) ;;
+	*) rm -f "$file" ;;
+	esac
+done
+rm -f "$new"/lib/python3*/site-packages/jaildaemon-*.dist-info/direct_url.json
+sed '/^command = /d' "$new/pyvenv.cfg" >"$new/pyvenv.cfg.new"
+mv "$new/pyvenv.cfg.new" "$new/pyvenv.cfg"
+# -I: no PYTHONPATH, no PYTHONHOME, nothing of the caller's directory or home.
+cat >"$new/bin/jaildaemon" <<EOT
+#!$lib/bin/python -I
+import sys
+
+from jaildaemon.cli.main import main
+
+sys.exit(main())
+EOT
+chmod 755 "$new/bin/jaildaemon"
+"$new/bin/python" -m compileall -q -s "$new" -p "$lib" "$new/lib"
+"$new/bin/python" -I "$new/bin/jaildaemon" --version >/dev/null
+
+rm -rf "$destdir$lib"
+mv "$new" "$destdir$lib"
+mkdir -p "$destdir$prefix/bin"
+rm -f "$destdir$prefix/bin/jaildaemon"
+ln -s ../lib/jaildaemon/bin/jaildaemon "$destdir$prefix/bin/jaildaemon"
+
+for page in man/*.[1-9]; do
+	section=$destdir$prefix/share/man/man${page##*.}
+	mkdir -p "$section"
+	install -m 644 "$page" "$section/"
+done
+
+case $(uname -s) in
+FreeBSD)
+	mkdir -p "$destdir$prefix/etc/rc.d"
+	sed -e "s|%%PREFIX%%|$prefix|g" -e "s|%%PYTHON_CMD%%|$lib/bin/python|g" \
+	    packaging/freebsd/jaildaemon.in >"$destdir$prefix/etc/rc.d/jaildaemon"
+	chmod 555 "$destdir$prefix/etc/rc.d/jaildaemon"
+	;;
+Linux)
+	units=$destdir$prefix/lib/systemd/system
+	mkdir -p "$units"
+	sed "s|/usr/local/|$prefix/|g" packaging/systemd/jaildaemon.service \
+	    >"$units/jaildaemon.service"
+	chmod 644 "$units/jaildaemon.service"
+	;;
+esac
