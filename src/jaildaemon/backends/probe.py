@@ -150,7 +150,7 @@ class Probe:
         if self._error is None:
             return
         if self.pid is None:
-            for stray in self._backend.strays():
+            for stray in self._backend.strays(self._jail):
                 self._watch(stray)
                 self._watcher.signal_process(stray, signal.SIGKILL)
             if self._alive:
