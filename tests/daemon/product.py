@@ -117,9 +117,7 @@ class Lines:
 class Daemon:
     """A daemon in the foreground, in a directory of its own."""
 
-    def __init__(
-        self, directory: Path, *, before: tuple[str, ...] = (), wait: bool = True, **how: Any
-    ) -> None:
+    def __init__(self, directory: Path, *, before: tuple[str, ...] = (), **how: Any) -> None:
         self.directory = directory
         self.socket, self.pidfile = directory / "pipe", directory / "pid"
         arguments = [
@@ -128,11 +126,7 @@ class Daemon:
         self.process = subprocess.Popen([*before, *arguments], stderr=subprocess.PIPE, **how)
         assert self.process.stderr is not None
         self.lines = Lines(self.process.stderr.fileno())
-        self.first = self.lines.next() if wait else None
-        if wait:
-            assert self.first is not None
-            assert " serves " in self.first, self.first
-            self.pid = int(self.first.split()[-1])
+        self.pid = int(self.lines.wait_for(" serves ").split()[-1])
 
     def client(self) -> Client:
         """Connect."""
@@ -166,7 +160,7 @@ class Daemon:
         if self.process.stderr.closed:
             return self.lines.seen
         if self.process.poll() is None:
-            os.kill(getattr(self, "pid", self.process.pid), signum)
+            os.kill(self.pid, signum)
         while self.lines.next() is not None:
             continue
         self.process.wait(LONGEST_SECONDS)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The entry point.  Each way loads only what it needs: -c must be quick."""
 
+import os
 import sys
 
 from jaildaemon.cli import options
@@ -39,8 +40,20 @@ def _original(arguments: list[str]) -> int:
     return _attach(wish)
 
 
+def _have_standard_files() -> None:
+    """Open what our caller closed of 0, 1 and 2: they must never be a socket or a pidfile."""
+    if None not in (sys.stdin, sys.stdout, sys.stderr):
+        return
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004 - standard error
+        continue
+    os.close(fd)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
+    _have_standard_files()
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         if arguments and not arguments[0].startswith("-"):
