@@ -22,14 +22,14 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
-from tests.contract import linux_jail  # noqa: E402 - run as a program it must find it first
+from tests.contract import linux_jail
 
 # linux/capability.h.  Docker's defaults: moby, oci/caps/defaults.go.
 SYS_PTRACE, SYS_ADMIN = 19, 21
 ALL_CAPS = (1 << 41) - 1
 DOCKER_CAPS = sum(1 << cap for cap in (0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31))
 PR_CAPBSET_DROP = 24
-MS_BIND, MS_REC = 0x1000, 0x4000
+MS_BIND = 0x1000
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def _own_root(libc: ctypes.CDLL, content: bytes, plan: Plan) -> None:
             place.mkdir()
         else:
             place.touch()
-        mount(f"/proc/self/fd/{fd}", str(place), flags=MS_BIND | MS_REC)
+        mount(f"/proc/self/fd/{fd}", str(place), flags=MS_BIND)
         os.close(fd)
     if plan.hostile:
         mount("proc", "/tmp/proc", "tmpfs")

@@ -15,10 +15,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from jaildaemon.backends import this_system  # noqa: E402 - it must be found first
-from jaildaemon.backends.probe import Probe  # noqa: E402
-from jaildaemon.errors import JaildaemonError, NoSuchJail  # noqa: E402
-from tests.contract.worlds import Owner  # noqa: E402
+from jaildaemon.backends import this_system
+from jaildaemon.backends.probe import Probe
+from jaildaemon.errors import JaildaemonError, NoSuchJail
+from tests.contract.worlds import Owner
 
 assert sys.platform == "linux"
 

@@ -21,7 +21,15 @@ LONGEST_SECONDS = 60.0
 """A failure's bound, never a wait."""
 SECRET = "hunter2-of-the-host"
 JAILDAEMON = Path(sys.executable).parent / "jaildaemon"
-NAIVE = Path(__file__).parent / "naive.py"
+HERE = Path(__file__).parent
+NAIVE = HERE / "naive.py"
+STRICT = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-static"]
+
+
+def build(program: Path, *arguments: str | Path) -> Path:
+    """Compile a program of ours."""
+    subprocess.run(["cc", "-o", program, *arguments], check=True)
+    return program
 
 
 class Daemon:

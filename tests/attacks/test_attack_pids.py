@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.attacks.cage import ALL_CAPS, PLANS, Plan
-from tests.attacks.conftest import HERE, Make, Tally
-from tests.attacks.rig import Daemon
-
 if sys.platform != "linux":
     pytest.skip("cannot: the Linux attacker", allow_module_level=True)
+assert sys.platform == "linux"
+
+from tests.attacks.cage import ALL_CAPS, PLANS, Plan
+from tests.attacks.linux_fixtures import Make
+from tests.attacks.rig import HERE, Daemon
+from tests.attacks.tally import Tally
 
 
 def test_a_later_jail_of_the_same_number_is_another_one(attacker: Path, tally: Tally) -> None:
@@ -25,14 +27,16 @@ def test_a_later_jail_of_the_same_number_is_another_one(attacker: Path, tally: T
     unshare = shutil.which("unshare")
     if unshare is None:
         pytest.skip("unshare is missing; install the package util-linux")
-    command = [unshare, "--pid", "--fork", "--mount-proc", sys.executable, HERE / "reuse.py"]
+    command = [unshare, "--pid", "--fork", "--mount-proc", sys.executable, str(HERE / "reuse.py")]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     found = json.loads(done.stdout)
     assert found["naive"] is True
     tally.control("container replaced", 1)
     told = found["told"]
     allowed = {"resolved: failed", "started: failed", "started: ended"}
-    wrong = {word: count for word, count in told.items() if word not in allowed}
+    # While its init is dying the cause may be another; it is no arming all the same.
+    known = {word: word.split(": attach:")[0] for word in told}
+    wrong = {word: count for word, count in told.items() if known[word] not in allowed}
     tally.attack("container replaced", sum(told.values()), sum(wrong.values()), str(wrong))
     assert "resolved: failed" in told
     assert found["gone"] is True
@@ -79,9 +83,8 @@ def test_a_fork_bomb_costs_the_daemon_nothing_and_is_named(
         cage.ask(f"start bomb {2 * LIMIT}")
         assert int(cage.counts()["attempts"]) >= LIMIT
         os.kill(pid, signal.SIGHUP)
-        failed = r"not armed, another try in .* a limit on processes is reached"
-        daemon.wait_log("not armed, another try")
-        assert daemon.wait_log(failed, again=True)
+        failed = r"not armed, another try in .*a limit on processes is reached"
+        daemon.wait_log(failed)
         began, used = time.monotonic(), daemon.cpu_seconds()
         for _ in range(2):  # the tries themselves are the events
             daemon.wait_log(failed)

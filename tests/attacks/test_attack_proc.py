@@ -9,15 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from jaildaemon.backends import HELPER
-from tests.attacks.cage import PLANS, UNPRIVILEGED, Cage, Plan
-from tests.attacks.conftest import HERE, STRICT, Make, MakeNaive, Tally, build
-from tests.attacks.naive import held_caps
-from tests.attacks.rig import SECRET, Daemon
-from tests.helper.parent import status, wait_readable
-
 if sys.platform != "linux":
     pytest.skip("cannot: the Linux attacker", allow_module_level=True)
+assert sys.platform == "linux"
+
+from jaildaemon.backends import HELPER
+from tests.attacks.cage import PLANS, UNPRIVILEGED, Cage, Plan
+from tests.attacks.linux_fixtures import Make, MakeNaive
+from tests.attacks.naive import held_caps
+from tests.attacks.rig import HERE, SECRET, STRICT, Daemon, build
+from tests.attacks.tally import Tally
+from tests.helper.parent import status, wait_readable
 
 HARMLESS_BY_PERFMON = {"auxv", "maps", "smaps", "perf_event_open", "process_madvise"}
 """Who has CAP_PERFMON or CAP_SYS_ADMIN in the first user namespace may see the layout of

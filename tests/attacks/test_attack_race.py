@@ -2,12 +2,18 @@
 """Attack 3, CVE-2016-9962: every new process in the jail is seized at once, in a loop."""
 
 import os
+import sys
 
 import pytest
 
+if sys.platform != "linux":
+    pytest.skip("cannot: the Linux attacker", allow_module_level=True)
+assert sys.platform == "linux"
+
 from tests.attacks.cage import PLANS, UNPRIVILEGED, Cage
-from tests.attacks.conftest import Make, MakeNaive, Tally
+from tests.attacks.linux_fixtures import Make, MakeNaive
 from tests.attacks.rig import Daemon
+from tests.attacks.tally import Tally
 
 TARGETS = {"docker": 2000, "user-namespace": 500}
 """How many probes the attacker must have seen; the others prove less with the same."""

@@ -11,15 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.attacks.cage import PLANS, Cage
-from tests.attacks.conftest import Make, MakeNaive, Tally
-from tests.attacks.naive import RUNG
-from tests.attacks.rig import Daemon
-from tests.attacks.test_attack_proc import EXIT_GROUP, MACHINE
-from tests.helper.parent import status, wait_readable
-
 if sys.platform != "linux":
     pytest.skip("cannot: the Linux attacker", allow_module_level=True)
+assert sys.platform == "linux"
+
+from tests.attacks.cage import PLANS, Cage
+from tests.attacks.linux_fixtures import Make, MakeNaive, freeze
+from tests.attacks.naive import RUNG
+from tests.attacks.rig import Daemon
+from tests.attacks.tally import Tally
+from tests.attacks.test_attack_proc import EXIT_GROUP, MACHINE
+from tests.helper.parent import status, wait_readable
 
 HUP = signal.SIGHUP
 # A terminal's three do not stop who is alone in an orphaned group (setsid did that).
@@ -177,61 +179,20 @@ def test_a_stopped_probe_stops_nothing_else(
     assert daemon.triggers() == 6
 
 
-FREEZER = Path("/sys/fs/cgroup/freezer")
-
-
-@pytest.fixture
-def freezer() -> Iterator[Path]:
-    """Give a cgroup that can be frozen."""
-    unified = Path("/sys/fs/cgroup/unified")
-    roots = [root for root in (FREEZER, unified, Path("/sys/fs/cgroup")) if root.is_dir()]
-    for root in roots:
-        group = root / f"jaildaemon-attack-{os.getpid()}"
-        try:
-            group.mkdir()
-        except OSError:
-            continue
-        if (group / "freezer.state").exists() or (group / "cgroup.freeze").exists():
-            yield group
-            _freeze(group, frozen=False)
-            for pid in (group / "cgroup.procs").read_text(encoding="ascii").split():
-                (root / "cgroup.procs").write_text(pid, encoding="ascii")
-            group.rmdir()
-            return
-        group.rmdir()
-    pytest.skip("cannot: no cgroup here can be frozen")
-
-
-def _freeze(group: Path, *, frozen: bool) -> None:
-    old, new = group / "freezer.state", group / "cgroup.freeze"
-    if old.exists():
-        wanted = "FROZEN" if frozen else "THAWED"
-        old.write_text(wanted, encoding="ascii")
-        for _ in range(100_000):
-            if old.read_text(encoding="ascii").strip() == wanted:
-                return
-        raise AssertionError(old)
-    new.write_text(str(int(frozen)), encoding="ascii")
-    for _ in range(100_000):
-        if f"frozen {frozen:d}" in (group / "cgroup.events").read_text(encoding="ascii"):
-            return
-    raise AssertionError(new)
-
-
 def test_a_frozen_jail_stops_nothing_else(
     make_cage: Make, daemon: Daemon, other: Bell, freezer: Path, tally: Tally
 ) -> None:
     """Docker pause: the probe is not in the jail's cgroup, so it cannot even be frozen."""
     cage = make_cage(PLANS["docker"])
     (freezer / "cgroup.procs").write_text(str(cage.init), encoding="ascii")
-    _freeze(freezer, frozen=True)
+    freeze(freezer, frozen=True)
     pid = daemon.attach(cage.init, "BELL")
     served(other, tally, "jail frozen")
     os.kill(pid, HUP)  # from the host: who is frozen sends nothing
     daemon.wait_log(f"signal from jail {cage.init};")
     daemon.attach(cage.init, "BELL")
     daemon.detach_all()
-    _freeze(freezer, frozen=False)
+    freeze(freezer, frozen=False)
 
 
 def test_a_frozen_probe_stops_nothing_else(
@@ -241,10 +202,10 @@ def test_a_frozen_probe_stops_nothing_else(
     cage = make_cage(PLANS["docker"])
     pid = daemon.attach(cage.init, "BELL")
     (freezer / "cgroup.procs").write_text(str(pid), encoding="ascii")
-    _freeze(freezer, frozen=True)
+    freeze(freezer, frozen=True)
     os.kill(pid, HUP)
     served(other, tally, "probe frozen")
-    _freeze(freezer, frozen=False)
+    freeze(freezer, frozen=False)
     daemon.wait_log(f"signal from jail {cage.init};")
 
 

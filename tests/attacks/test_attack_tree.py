@@ -3,13 +3,19 @@
 
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
+if sys.platform != "linux":
+    pytest.skip("cannot: the Linux attacker", allow_module_level=True)
+assert sys.platform == "linux"
+
 from tests.attacks.cage import Plan
-from tests.attacks.conftest import Make, MakeNaive, Tally
+from tests.attacks.linux_fixtures import Make, MakeNaive
 from tests.attacks.rig import Daemon
+from tests.attacks.tally import Tally
 
 PLANTED_UID = 42
 PROBES = 12

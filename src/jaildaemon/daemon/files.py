@@ -49,10 +49,10 @@ def _check_place(path: str) -> None:
 
 def _check_file(path: str, found: os.stat_result) -> None:
     """Refuse what lies in our file's place and is not a file of ours."""
-    why = trust.problem(found)
     if not stat.S_ISREG(found.st_mode):
-        why = "is not a regular file"
-    elif found.st_nlink > 1:
+        raise Refused(_START, path, "is not a regular file")
+    why = trust.problem(found)
+    if found.st_nlink > 1:
         # Emptied and written, it would be the other name's contents that are lost.
         why = "has another name (a hard link)"
     if why:
