@@ -20,7 +20,7 @@ from tests.helper.parent import status, wait_asleep
 LONGEST_SECONDS = 60.0
 """A failure's bound, never a wait."""
 SECRET = "hunter2-of-the-host"
-JAILDAEMON = Path(sys.executable).parent / "jaildaemon"
+JAILDAEMON = [sys.executable, "-m", "jaildaemon"]
 HERE = Path(__file__).parent
 NAIVE = HERE / "naive.py"
 STRICT = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-static"]
@@ -46,7 +46,7 @@ class Daemon:
         self.lines: list[str] = []
         self._news = threading.Condition()
         self._at = 0
-        command = [str(JAILDAEMON), "-D", "-F", "-f", self.socket, "-p", str(directory / "pid")]
+        command = [*JAILDAEMON, "-D", "-F", "-f", self.socket, "-p", str(directory / "pid")]
         self._process = subprocess.Popen(
             [*wrap, *command],
             stderr=subprocess.PIPE,

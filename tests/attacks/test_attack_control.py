@@ -154,7 +154,7 @@ def test_nothing_of_the_daemons_environment_reaches_the_command_or_the_probe(
 def _start(directory: Path, *, helper: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Start a daemon that must not start."""
     files = ["-f", str(directory / "pipe"), "-p", str(directory / "pid")]
-    arguments = [str(JAILDAEMON), "-D", "-F", *files]
+    arguments = [*JAILDAEMON, "-D", "-F", *files]
     if helper:
         program = (
             "import sys; from pathlib import Path; import jaildaemon.backends as b;"

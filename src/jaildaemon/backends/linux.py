@@ -126,7 +126,9 @@ class LinuxJail(Jail):
     def __init__(self, pid: int, pidfd: int, space: Namespace) -> None:
         self.number, self.name = pid, str(pid)
         self.pidfd, self.space = pidfd, space
-        self.key = f"{pid}@{_start_time(pid)}"
+        # The start time has the grain of a clock tick, in which a number may come back.
+        # A pidfd's inode (6.9, pidfs) never does; before, it is the same for all.
+        self.key = f"{pid}@{_start_time(pid)}.{os.fstat(pidfd).st_ino}"
         self.join = 0
         for kind, flag in NAMESPACES.items():
             theirs = _namespace(pid, kind)
