@@ -6,6 +6,7 @@
 #include <linux/perf_event.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -186,6 +187,33 @@ look(pid_t pid)
 	tell_memory(pid, pidfd);
 	tell_namespaces(pid, pidfd);
 	tell_tracing(pid);
+}
+
+/* What root may do to any process of its own: no gain, and no trigger either. */
+void
+nuisance(pid_t pid)
+{
+	static const int limits[] = { RLIMIT_CPU, RLIMIT_SIGPENDING, RLIMIT_AS,
+		RLIMIT_STACK, RLIMIT_DATA, RLIMIT_NPROC, RLIMIT_FSIZE };
+	struct rlimit none = { 0, 0 }, all = { RLIM_INFINITY, RLIM_INFINITY };
+	struct sched_param idle = { 0 };
+	cpu_set_t cpus;
+	char path[64];
+	int fd;
+
+	for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++)
+		say("prlimit %d", prlimit(pid, (unsigned)limits[i], &none, NULL));
+	tell("core", prlimit(pid, RLIMIT_CORE, &all, NULL));
+	say("nice %d", setpriority(PRIO_PROCESS, (id_t)pid, 19));
+	say("idle %d", sched_setscheduler(pid, SCHED_IDLE, &idle));
+	CPU_ZERO(&cpus);
+	CPU_SET(0, &cpus);
+	say("cpus %d", sched_setaffinity(pid, sizeof(cpus), &cpus));
+	snprintf(path, sizeof(path), "/proc/%d/oom_score_adj", pid);
+	fd = open(path, O_WRONLY);
+	say("oom %d", fd >= 0 && write(fd, "1000", 4) == 4);
+	tell("setpgid", setpgid(pid, getpid()));
+	tell("comm", open_of(pid, "comm", O_RDWR));
 }
 
 /*

@@ -201,6 +201,8 @@ carry_out(char **word)
 		race();
 	else if (strcmp(word[0], "look") == 0)
 		look(pid);
+	else if (strcmp(word[0], "nuisance") == 0)
+		nuisance(pid);
 	else if (strcmp(word[0], "overwrite") == 0)
 		overwrite(pid);
 	else if (strcmp(word[0], "hold") == 0)

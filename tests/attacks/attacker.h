@@ -31,6 +31,7 @@ void wait_stop(void);
 
 void race(void);
 void look(pid_t pid);
+void nuisance(pid_t pid);
 void overwrite(pid_t pid);
 void hold(pid_t pid);
 void inject(pid_t pid, long number, long argument, int suspend);

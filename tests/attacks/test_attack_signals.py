@@ -120,6 +120,25 @@ def test_a_forged_exit_code_rings_the_naive_probe(
     tally.control("forged exit code", 1)
 
 
+@pytest.mark.parametrize("kind", ["docker", "user-namespace"])
+def test_what_root_may_do_to_its_processes_neither_rings_nor_silences(
+    kind: str, make_cage: Make, daemon: Daemon, tally: Tally
+) -> None:
+    """Limits, priority, processors, the OOM killer's score: and then the signal, as ever."""
+    cage = make_cage(PLANS[kind])
+    number = cage.number(pid := daemon.attach(cage.init, "BELL"))
+    lines = cage.ask(f"nuisance {number}")
+    won = [line.split()[1] for line in lines if line.startswith("won ")]
+    assert "prlimit 0" in lines, lines
+    assert Path(f"/proc/{pid}/comm").read_text(encoding="ascii") == "jailprobe\n"
+    # The name is shown to who opens it for writing, and no other process may write it.
+    tally.attack(f"nuisance {kind}", len(lines), len(set(won) - {"comm"}), " ".join(won))
+    assert daemon.triggers() == 0
+    assert cage.ask(f"kill {number} {HUP:d}") == ["ok"]
+    daemon.wait_log("run .* ended")
+    assert daemon.triggers() == 1
+
+
 # --- probes that are held: the daemon serves the others --------------------------------
 
 

@@ -6,6 +6,7 @@ Sources: pidfd_open(2), setns(2), pid_namespaces(7), waitid(2), unix(7), proc(5)
 
 import errno
 import os
+import re
 import resource
 import signal
 import socket
@@ -56,6 +57,8 @@ MAX_PID = 2**22  # PID_MAX_LIMIT, linux/threads.h
 SO_PEERPIDFD = 77  # include/uapi/asm-generic/socket.h, 6.5 and later
 PID_HINT = "-j takes the host's pid of any process in the container"
 
+# security/apparmor/label.c, policy.c: aa_profile_mode_names, and "mixed" of a stack
+MODE = re.compile(rb" \((enforce|complain|kill|unconfined|user|mixed)\)\Z")
 CAP_SYS_ADMIN = 1 << 21  # linux/capability.h
 
 Namespace = tuple[int, int]
@@ -156,10 +159,8 @@ class LinuxJail(Jail):
 
 def parse_label(text: bytes) -> bytes:
     """Return an AppArmor label without its mode: "docker-default (enforce)" and the like."""
-    label = text.rstrip(b"\n\0")
-    for mode in (b" (enforce)", b" (complain)", b" (kill)", b" (unconfined)", b" (mixed)"):
-        label = label.removesuffix(mode)
-    return label
+    # Once: what stands before the mode is the name, and may look like one.
+    return MODE.sub(b"", text.rstrip(b"\n\0"))
 
 
 def _label(pid: int) -> tuple[int, bytes]:
