@@ -180,7 +180,6 @@ class Naive:
             text=True,
             bufsize=1,
         )
-        self._probes: set[int] = set()
         self._caps = caps
         assert self._line() == "ready"
 
@@ -200,7 +199,6 @@ class Naive:
     def arm(self) -> int:
         """Fork a probe; return its pid."""
         pid = int(self.ask("arm"))
-        self._probes.add(pid)
         return pid
 
     def standing(self) -> int:
@@ -215,13 +213,11 @@ class Naive:
         """Kill a probe and reap it."""
         self.ask(f"kill {pid}")
         self.ask(f"reap {pid} block")
-        self._probes.discard(pid)
 
     def close(self) -> None:
         """End it and its probes."""
-        for pid in self._probes:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(BrokenPipeError):
+            self.ask("end")
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
