@@ -359,7 +359,7 @@ class Play:
 
 
 @pytest.mark.parametrize("one_process", [False, True])
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(script=SCRIPTS)
 def test_no_bytes_and_no_moment_arm_what_is_not_verified(
     one_process: bool,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jaildaemon.backends.throwaway import FreeBSDJail
+from tests.contract.freebsd_jail import PersistentJail
 from tests.contract.linux_jail import NamespaceJail
 from tests.daemon.product import Daemon, short_directory
 from tests.daemon.server import Server
@@ -54,8 +54,8 @@ def jail() -> Iterator[str]:
         yield str(made.init)
         made.close()
     else:
-        other = FreeBSDJail()
-        yield other.jail
+        other = PersistentJail()
+        yield str(other.jid)
         other.close()
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-JAILDAEMON = Path(sys.executable).parent / "jaildaemon"
+JAILDAEMON = Path(os.environ.get("JAILDAEMON") or Path(sys.executable).parent / "jaildaemon")
 LONGEST_SECONDS = 10.0
 """A failure's bound, never a wait."""
 

@@ -47,12 +47,14 @@ def test_calls_behind_an_attach_wait_for_its_answer(server: Server) -> None:
     server.backend.passive = True
     client.say(call("Attach", command="true", jail=server.jail), call("Status"))
     assert client.heard() == []
-    # Far more than one message's worth: it is not read, and not lost.
-    client.socket.send(b"".join(json.dumps(GET_INFO).encode() + b"\0" for _ in range(2000)))
+    # More than one message's worth: it is not all read, and not lost.
+    many = [json.dumps(GET_INFO).encode() + b"\0"] * 2000
+    sent = client.socket.send(b"".join(many))
     server.settle()
     assert client.heard() == []
     server.backend.passive = False
     server.settle()
+    client.send(b"".join(many)[sent:])
     attached, status, *rest = client.heard()
     assert attached["parameters"]["id"] == "t1"
     assert status["parameters"]["probes"] == 1
@@ -176,8 +178,7 @@ def test_a_message_of_64_kib_is_taken_and_one_byte_more_ends_the_connection(
 
 def test_no_more_than_a_message_is_ever_kept_of_a_client(server: Server) -> None:
     client = server.connect()
-    with pytest.raises(BrokenPipeError):
-        client.send(b"x" * (1 << 20))
+    client.send(b"x" * (1 << 20))
     assert client.closed
 
 

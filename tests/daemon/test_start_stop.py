@@ -4,6 +4,7 @@
 import contextlib
 import fcntl
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -235,6 +236,21 @@ def test_a_directory_that_is_gone_at_the_end_is_no_failure(directory: Path) -> N
     (directory / "sub").rename(directory / "moved")
     daemon.stop()
     assert (daemon.process.returncode, daemon.lines.seen[-1]) == (0, "jaildaemon: ended")
+
+
+def test_a_daemon_killed_before_it_answers_is_no_success(directory: Path) -> None:
+    strace = shutil.which("strace")
+    if strace is None:
+        why = "strace is missing; install the package strace"
+        pytest.skip(why if sys.platform == "linux" else "cannot: strace is Linux's")
+    words = (strace, "-f", "-qq", "-o", os.devnull, "-e", "inject=listen:signal=KILL", "--")
+    done = run("-D", "-f", directory / "pipe", "-p", directory / "pid", before=words)
+    told = f"start: {directory}/pipe: the daemon ended before it answered"
+    assert (done.returncode, done.stderr) == (1, f"jaildaemon: {told}\n")
+    # What it left is in nobody's way.
+    daemon = Daemon(directory)
+    daemon.stop()
+    assert listing(directory) == []
 
 
 # --- signals ----------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jaildaemon.backends.throwaway import FreeBSDJail
+from tests.contract.freebsd_jail import PersistentJail
 from tests.helper.parent import (
     LONGEST_SECONDS,
     Parent,
@@ -32,8 +32,8 @@ def target() -> Iterator[Target]:
     if sys.platform == "linux":
         yield from linux_target(user_namespace=False)
     else:
-        jail = FreeBSDJail()
-        yield Target(int(jail.jail))
+        jail = PersistentJail()
+        yield Target(jail.jid)
         jail.close()
 
 

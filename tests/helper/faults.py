@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Makes one system call of the helper fail (Linux).
+"""Makes one system call of the helper fail (Linux); and Linux' numbers for that.
 
 By a seccomp filter, which the helper inherits, where the call's arguments say
 which one is meant; by strace(1), which counts, where only its place does.
@@ -36,7 +36,19 @@ NUMBERS = {
     "setsid": (112, 157),
     "write": (1, 64),
 }
-MACHINE = ("x86_64", "aarch64").index(os.uname().machine)
+MACHINE = int(os.uname().machine == "aarch64")
+
+# linux/sched.h
+NAMESPACES = {
+    "mnt": 0x00020000,
+    "cgroup": 0x02000000,
+    "uts": 0x04000000,
+    "ipc": 0x08000000,
+    "user": 0x10000000,
+    "pid": 0x20000000,
+    "net": 0x40000000,
+    "time": 0x00000080,
+}
 
 # linux/filter.h and linux/seccomp.h
 LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06

@@ -7,19 +7,8 @@ from collections.abc import Iterator
 
 from jaildaemon.backends import HELPER
 from tests.contract.linux_jail import NamespaceJail
+from tests.helper.faults import NAMESPACES
 from tests.helper.parent import Target
-
-# linux/sched.h
-NAMESPACES = {
-    "mnt": 0x00020000,
-    "cgroup": 0x02000000,
-    "uts": 0x04000000,
-    "ipc": 0x08000000,
-    "user": 0x10000000,
-    "pid": 0x20000000,
-    "net": 0x40000000,
-    "time": 0x00000080,
-}
 
 assert sys.platform == "linux"
 

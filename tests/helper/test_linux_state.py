@@ -15,8 +15,7 @@ import pytest
 
 from tests.contract.linux_jail import FIRST_MAPPED
 from tests.helper.conftest import Starter
-from tests.helper.faults import strace
-from tests.helper.linux_target import NAMESPACES
+from tests.helper.faults import NAMESPACES, strace
 from tests.helper.parent import Target, ignore_signals, params, status, wait_asleep, wait_child
 
 if sys.platform != "linux":

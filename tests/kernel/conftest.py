@@ -147,7 +147,7 @@ def daemon(place: Place, directory: Path) -> Iterator[Daemon]:
     made = Daemon(place, directory)
     try:
         yield made
-        made.wait_until(lambda: made.status()["running"] == 0, "the end of the test's commands")
+        made.wait_no_command()
         assert made.end() == 0, made.log
         assert [path for path in (made.socket, made.pidfile) if path.exists()] == []
     finally:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from typing import Any
 from tests.kernel.events import PATIENCE_SECONDS, TooLate, wait_gone
 from tests.kernel.jails.base import Done, Jail
 from tests.kernel.place import Place
+from tests.kernel.processes import children, look
 
 JAILDAEMON = os.environ.get("JAILDAEMON") or str(Path(sys.executable).parent / "jaildaemon")
 DEFAULT_SOCKET, DEFAULT_PIDFILE = "/var/run/jaildaemon.pipe", "/var/run/jaildaemon.pid"
@@ -158,7 +160,12 @@ class Daemon(Client):
         self._told = threading.Condition()
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
-        self.wait_until(lambda: self.cli("status").returncode == 0, "the daemon to answer")
+        self.wait_until(self._listens, "the daemon to listen")
+
+    def _listens(self) -> bool:
+        """Say whether the socket can be connected to: far quicker than to ask by the command."""
+        with socket.socket(socket.AF_UNIX) as caller:
+            return caller.connect_ex(str(self.socket)) == 0
 
     def _read_log(self) -> None:
         assert self.process.stderr is not None
@@ -182,6 +189,16 @@ class Daemon(Client):
             with self._told:
                 if len(self.log) == seen:
                     self._told.wait(LOOK_AGAIN_SECONDS)
+
+    def wait_no_command(self) -> None:
+        """Wait until the commands that the test has triggered are over."""
+
+        def over() -> bool:
+            with contextlib.suppress(OSError, ValueError, subprocess.CalledProcessError):
+                return all(look(pid).comm == "jailprobe" for pid in children(self.process.pid))
+            return False  # one ended in this instant
+
+        self.wait_until(over, "the end of the commands")
 
     def wait_rule_gone(self, title: str | None) -> None:
         """Wait until nothing is left of a rule: no probe, and no run of its command."""

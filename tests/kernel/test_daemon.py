@@ -85,6 +85,15 @@ def test_a_socket_at_which_nobody_listens_is_replaced_and_a_file_is_not(
     assert (directory / "pipe").read_text(encoding="ascii") == "mine"
 
 
+def test_a_socket_that_cannot_be_is_named_in_the_error(directory: Path) -> None:
+    for path in ("/nonexistent/directory/pipe", f"{directory}/{'x' * 120}", str(directory)):
+        for options in (("-D",), ("-D", "-F")):
+            done = run(*options, "-p", str(directory / "pid"), "-f", path)
+            assert done.returncode == 1
+            assert path in done.stderr
+    assert os.listdir(directory) == []
+
+
 @pytest.mark.manpage("synopsis-D", "f-alternative")
 def test_two_daemons_with_their_own_files_live_side_by_side(
     place: Place, daemon: Daemon, jail: Jail, bell: Bell

@@ -59,6 +59,21 @@ def test_a_process_of_the_hosts_pid_namespace_is_refused_saying_why(daemon: Daem
     assert daemon.rules() == []
 
 
+def test_other_namespaces_around_the_hosts_processes_are_no_container(daemon: Daemon) -> None:
+    pipe = subprocess.PIPE
+    command = ["unshare", "--mount", "--uts", "--ipc", "--net", "--cgroup", "cat"]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert process.stdout.read(1) == b"\n"
+        done = daemon.attach("true", str(process.pid), "PID HOST")
+        assert done.returncode == REFUSED
+        assert "shares the host's PID namespace" in done.stderr
+        assert daemon.rules() == []
+
+
 def test_a_threads_id_is_refused(daemon: Daemon) -> None:
     # A thread of ours would be refused as a process of the host anyway, and
     # that is another exit code.

@@ -89,3 +89,17 @@ def test_each_of_many_signals_is_one_run(jail: Jail, daemon: Daemon, bell: Bell)
     assert len(runs) == 10
     assert daemon.rule("MANY")["triggers"] == 10
     assert bell.lines() == []
+
+
+def test_nothing_is_armed_again_in_a_jail_that_ended_while_the_command_ran(
+    fresh_jail: Jail, daemon: Daemon, bell: Bell, gate: Gate
+) -> None:
+    daemon.arm(f"{bell.command()}; {gate.command}", fresh_jail, "RESTART", "-r")
+    fresh_jail.ring("RESTART")
+    assert bell.wait() == "rang"
+    fresh_jail.stop()
+    assert daemon.titles() == {"RESTART"}
+    gate.open()
+    daemon.wait_rule_gone("RESTART")
+    assert daemon.triggers() == 1
+    assert bell.lines() == []

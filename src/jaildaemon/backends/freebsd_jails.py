@@ -9,6 +9,7 @@ credentials hold the jid, kern_jail.c), nor while a process that lived in it
 then lives in it now.
 """
 
+import contextlib
 import errno
 import os
 import signal
@@ -50,7 +51,9 @@ class Prison:
         self.pinned_since = 0.0
         self.witnesses: dict[int, Start] = {}
         """Pid and start time of residents; once there were some, there always are."""
-        self.end_watched = False
+        self.companion = 0
+        """The process whose end we wait for, or 0."""
+        self.look_due = False
 
     def look(self) -> libc.JailFacts | None:
         """Return what stands in its place now; None if nothing does that we know it by."""
@@ -178,6 +181,7 @@ class Jails:
         """Take note that nobody speaks of `prison` any more."""
         if self._prisons.get(prison.jid) is prison:
             del self._prisons[prison.jid]
+        self._watcher.unwatch_stranger(prison.companion, prison)
         if prison.desc >= 0:
             os.close(prison.desc)
 
@@ -200,7 +204,7 @@ class Jails:
         prison.verified = True
         prison.probes.add(pid)
         self._homes[pid] = prison
-        if not prison.end_watched:
+        if not prison.companion and not prison.look_due:
             self._look_later(prison)
 
     def _proven(self, prison: Prison) -> bool:
@@ -223,7 +227,8 @@ class Jails:
         if prison is None:
             return
         if prison.desc < 0 and not self._witnessed(prison) and prison.look() is not None:
-            prison.witnesses = self._residents(prison) or prison.witnesses
+            with contextlib.suppress(OSError):  # unknown: the old ones, all dead, prove nothing
+                prison.witnesses = self._residents(prison) or prison.witnesses
         prison.probes.discard(pid)
 
     def _residents(self, prison: Prison) -> dict[int, Start]:
@@ -245,13 +250,10 @@ class Jails:
         return {p.pid: _start_since_boot(p) for p in found[:WITNESSES]}
 
     def _processes(self, since: float) -> list[libc.ProcessFacts]:
-        """Return all processes, as they were at some time after `since`; none if unknown."""
+        """Return all processes, as they were at some time after `since`; OSError."""
         now = time.monotonic()
         if self._snapshot[0] < max(since, now - SNAPSHOT_SECONDS):
-            try:
-                self._snapshot = (now, libc.processes())
-            except OSError:
-                return []
+            self._snapshot = (now, libc.processes())
         return self._snapshot[1]
 
     # --- the end of a jail that does not persist -----------------------------------
@@ -263,16 +265,23 @@ class Jails:
         probe is one (kern_jail.c, do_jail_attach takes pr_uref).  jail(8) takes
         the persistence of a jail with a command= away when that has ended.
         """
-        prison.end_watched = False
+        prison.look_due = False
         if not (prison.handles and prison.probes):
             return  # nothing of ours keeps it; the next probe begins anew
         # The oldest is the likeliest to last.  When it ends, there may be others.
-        for companion in sorted(self._others(prison), key=lambda p: p.start):
+        try:
+            others = self._others(prison)
+        except OSError:
+            self._look_later(prison)
+            return
+        for companion in sorted(others, key=lambda p: p.start):
             try:
-                self._watcher.watch_stranger(companion.pid, lambda: self._look_later(prison))
+                self._watcher.watch_stranger(
+                    companion.pid, prison, lambda: self._look_later(prison)
+                )
             except OSError:
                 continue  # ESRCH: it has ended in this instant
-            prison.end_watched = True
+            prison.companion = companion.pid
             return
         facts = prison.look()
         if facts is None or facts.persist:
@@ -285,7 +294,7 @@ class Jails:
             self._watcher.signal_process(pid, signal.SIGKILL)
 
     def _look_later(self, prison: Prison, *, looked: bool = False) -> None:
-        prison.end_watched = True
+        prison.companion, prison.look_due = 0, True
         self._watcher.call_in(GRACE_SECONDS, lambda: self._watch_end(prison, looked=looked))
 
     def _others(self, prison: Prison) -> list[libc.ProcessFacts]:

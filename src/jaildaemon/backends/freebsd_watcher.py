@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The FreeBSD event loop: kqueue(2), with EVFILT_PROC for every child."""
 
+import contextlib
 import errno
 import os
 import select
@@ -35,7 +36,7 @@ class FreeBSDWatcher(Watcher):
         self._kqueue = select.kqueue()
         self._fds: dict[int, tuple[int, Callable[[], None]]] = {}
         self._children: dict[int, Callable[[Death], None]] = {}
-        self._strangers: dict[int, list[Callable[[], None]]] = {}
+        self._strangers: dict[int, dict[object, Callable[[], None]]] = {}
         self.before_reap: Callable[[int], None] = lambda _: None
         """Told of a child's death while it is not yet reaped, so that it still
         holds its pid and its jail."""
@@ -85,17 +86,23 @@ class FreeBSDWatcher(Watcher):
         flags = select.KQ_EV_ADD | select.KQ_EV_ONESHOT
         self._change(pid, select.KQ_FILTER_PROC, flags, select.KQ_NOTE_EXIT)
 
-    def watch_stranger(self, pid: int, ended: Callable[[], None]) -> None:
-        """Call `ended`, once, when a process that is not our child ends; ESRCH if it has."""
-        calls = self._strangers.setdefault(pid, [])
-        calls.append(ended)
-        if len(calls) > 1:
-            return
-        try:
+    def watch_stranger(self, pid: int, who: object, ended: Callable[[], None]) -> None:
+        """Call `ended`, once, when a process that is not our child ends; ESRCH if it has.
+
+        `who` asks, and may take it back.
+        """
+        if pid not in self._strangers:
             self._watch_exit(pid)
-        except OSError:
+        self._strangers.setdefault(pid, {})[who] = ended
+
+    def unwatch_stranger(self, pid: int, who: object) -> None:
+        """Stop; what has ended, or was never asked for, is no error."""
+        calls = self._strangers.get(pid, {})
+        if calls.pop(who, None) is not None and not calls:
             del self._strangers[pid]
-            raise
+            # ENOENT: it has ended, and the event is in the batch that is being served.
+            with contextlib.suppress(FileNotFoundError):
+                self._change(pid, select.KQ_FILTER_PROC, select.KQ_EV_DELETE)
 
     def signal_process(self, pid: int, signum: int) -> None:
         """Signal a watched process.  One that has ended already is left alone."""
@@ -104,7 +111,7 @@ class FreeBSDWatcher(Watcher):
             os.kill(pid, signum)
 
     def _exited(self, pid: int, status: int) -> None:
-        for call in self._strangers.pop(pid, []):
+        for call in self._strangers.pop(pid, {}).values():
             call()
         if pid in self._children:
             self.before_reap(pid)

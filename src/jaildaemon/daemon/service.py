@@ -18,7 +18,7 @@ from jaildaemon.daemon.control import ControlServer
 from jaildaemon.daemon.files import ControlSocket, lock_pidfile
 from jaildaemon.daemon.keeper import Log
 from jaildaemon.daemon.methods import Methods
-from jaildaemon.errors import JaildaemonError
+from jaildaemon.errors import JaildaemonError, Refused
 
 WITHDRAW_SECONDS = 5.0
 """How long the end waits for the last probe to be reaped.  A tracer in a jail
@@ -164,7 +164,9 @@ def start(pidfile: str, socket_path: str, *, foreground: bool) -> int:
         os.close(write_fd)
         with os.fdopen(read_fd, "rb") as pipe:
             code = pipe.read()
-        return code[0] if code else 1
+        if not code:
+            raise Refused("start", socket_path, "the daemon ended before it answered")
+        return code[0]
     os.close(read_fd)
     os.setsid()
     told = [False]

@@ -1,10 +1,17 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Jails of FreeBSD, made by jail(8)."""
 
-import subprocess
 from typing import ClassVar
 
-from tests.kernel.jails.base import Jail, NoSuchKind, must, parse_ps
+from tests.kernel.jails.base import Jail, must, parse_ps
+
+COPY = """
+set -e
+programs="/bin/sh /bin/ps /bin/kill /usr/sbin/chroot"
+libraries=$(ldd -f '%p\\n' $programs | grep '^/' | sort -u)
+tar -cf - $programs $libraries /libexec/ld-elf.so.1 2>/dev/null | tar -xf - -C "$1"
+"""
+"""Copies programs into a tree, with what they are linked with."""
 
 
 class HostTreeJail(Jail):
@@ -44,14 +51,16 @@ done
         """Return the command that runs `inside` in the jail."""
         if uid == 0:
             return ["jexec", self.jid, *inside]
-        # jexec -U wants a name of the jail's; any number will do here.
-        return ["jexec", self.jid, "chroot", "-u", str(uid), "-g", str(uid), "-G", "", "/", *inside]
+        # jexec -U wants a name of the jail's; chroot(8) takes any number.
+        ids = ["-u", str(uid), "-g", str(uid), "-G", str(uid)]
+        return ["jexec", self.jid, "chroot", *ids, "/", *inside]
 
     def ps(self) -> dict[int, str]:
         """Return what ps shows inside."""
         done = self.inside("ps", "-axww", "-o", "pid=", "-o", "args=")
         assert done.returncode == 0, done.stderr
-        return parse_ps(done.stdout)
+        # ps(1) shows a backslash as two (strvis(3)).
+        return parse_ps(done.stdout.replace("\\\\", "\\"))
 
     def shown(self, title: str | None) -> str:
         """Return what ps(1) shows: it adds the helper's name to every set title."""
@@ -63,7 +72,7 @@ done
 
 
 class OwnTreeJail(HostTreeJail):
-    """A jail on a tree of its own: the programs of /rescue, statically linked, and a /dev."""
+    """A jail on a tree of its own, with a few programs, what they are linked with, and a /dev."""
 
     kind = "jail on its own tree"
     full = False
@@ -71,17 +80,7 @@ class OwnTreeJail(HostTreeJail):
     def parameters(self) -> list[str]:
         """Return what jail(8) is told besides the name; makes the tree."""
         root = self.place.new_directory("root")
-        for name in ("bin", "dev", "etc", "tmp"):
-            (root / name).mkdir()
-        copy = 'cd /rescue && tar -cf - sh ps kill chroot id | tar -xf - -C "$1"'
-        done = subprocess.run(
-            ["sh", "-c", copy, "sh", str(root / "bin")],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            msg = f"no tree can be made of /rescue: {done.stderr.strip()}"
-            raise NoSuchKind(msg)
+        (root / "dev").mkdir()
+        must(["sh", "-c", COPY, "sh", str(root)])
         self.place.note("run", "umount", str(root / "dev"))
         return [f"path={root}", "mount.devfs", "exec.clean"]
