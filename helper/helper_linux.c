@@ -133,7 +133,7 @@ set_label(const struct params *p)
 	static const char stacked[] = "/proc/thread-self/attr/apparmor/exec";
 	static const char plain[] = "/proc/thread-self/attr/exec";
 	char text[8 + LABEL_MAX];
-	long fs[64]; /* struct statfs: f_type comes first */
+	long fs[64] = { 0 }; /* struct statfs: f_type comes first */
 	size_t len = 0;
 	long fd;
 
@@ -268,7 +268,7 @@ probe(void)
 {
 	static const char name[] = PROBE_NAME;
 	unsigned long none = 0;
-	char go;
+	char go = 0;
 
 	must(STEP_SESSION, sys0(__NR_setsid));
 	/* Last of all that touches credentials: those clear it. */

@@ -19,8 +19,10 @@ if ! "$cc" -g -O1 -fsanitize=fuzzer,address,undefined -o "$dir/fuzz_params" \
 	exit 1
 fi
 echo "params.c: $runs runs"
-"$dir/fuzz_params" -runs="$runs" -max_len=1100 -print_final_stats=1 "$dir/params" 2>&1 | tail -n 12
+"$dir/fuzz_params" -runs="$runs" -max_len=1100 -print_final_stats=1 "$dir/params" \
+    tests/fuzz/seeds/params 2>&1 | tail -n 12
 "$bin/python" -c 'import atheris' 2>/dev/null ||
 	"$bin/python" -m pip install --quiet --disable-pip-version-check atheris
 echo "wire.py: $runs runs"
-"$bin/python" tests/fuzz/fuzz_wire.py -runs="$runs" -max_len=4096 "$dir/wire" 2>&1 | tail -n 12
+"$bin/python" tests/fuzz/fuzz_wire.py -runs="$runs" -max_len=4096 "$dir/wire" \
+    tests/fuzz/seeds/wire 2>&1 | tail -n 12

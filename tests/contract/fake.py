@@ -286,9 +286,13 @@ class FakeBackend(Backend):
         why = f"step {step} of the helper failed: {os.strerror(error)}"
         return ArmingError("attach", jail.name, why)
 
-    def strays(self) -> list[int]:
-        """Return children that nobody watches."""
-        return [pid for pid in self.processes if not self.watcher.watches(pid)]
+    def strays(self, jail: Jail) -> list[int]:
+        """Return children in the jail that nobody watches."""
+        return [
+            pid
+            for pid, process in self.processes.items()
+            if process.jail == jail.name and not self.watcher.watches(pid)
+        ]
 
     def restore_limits(self, pid: int) -> None:
         """The fake has no limits."""

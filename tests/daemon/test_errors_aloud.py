@@ -325,7 +325,7 @@ def test_another_user_may_not_put_the_daemons_files_where_root_does(
 def nobodys(as_nobody: tuple[str, ...]) -> Iterator[Daemon]:
     """Give a daemon of an unprivileged user."""
     with short_directory() as directory:
-        directory.chmod(0o777)
+        os.chown(directory, 65534, 65534)
         started = Daemon(directory, before=as_nobody, state=directory / "state")
         yield started
         started.stop()

@@ -15,7 +15,7 @@ assert sys.platform == "linux"
 
 def linux_target(*, user_namespace: bool) -> Iterator[Target]:
     """Give a jail with every namespace of its own, or all but the user namespace."""
-    from jaildaemon.backends.linux import sealed_image
+    from jaildaemon.backends.linux_image import sealed_image
 
     jail = NamespaceJail(user_namespace=user_namespace)
     pidfd, image = os.pidfd_open(jail.init), sealed_image(HELPER)

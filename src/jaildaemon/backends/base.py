@@ -289,8 +289,11 @@ class Backend(abc.ABC):
         """Say what a helper's failed step means, and what can be done."""
 
     @abc.abstractmethod
-    def strays(self) -> list[int]:
-        """Return children of ours that nobody watches (Linux: a dead helper's)."""
+    def strays(self, jail: Jail) -> list[int]:
+        """Return children of ours in `jail` that nobody watches (Linux: a dead helper's).
+
+        Never those in another jail: there they may be a probe just being armed.
+        """
 
     @abc.abstractmethod
     def restore_limits(self, pid: int) -> None:

@@ -170,7 +170,7 @@ class FreeBSDBackend(Backend):
                 return ArmingError("attach", jail.name, why, "restart the daemon")
         return ArmingError("attach", jail.name, why)
 
-    def strays(self) -> list[int]:
+    def strays(self, jail: Jail) -> list[int]:  # noqa: ARG002
         """Return none: the helper is the probe, so its pid is known from the start."""
         return []
 

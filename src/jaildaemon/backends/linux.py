@@ -6,7 +6,6 @@ Sources: pidfd_open(2), setns(2), pid_namespaces(7), waitid(2), unix(7), proc(5)
 
 import contextlib
 import errno
-import fcntl
 import os
 import resource
 import signal
@@ -35,40 +34,22 @@ from jaildaemon.errors import JaildaemonError, NoSuchJail, NotPermitted, Refused
 
 assert sys.platform == "linux"
 
-from jaildaemon.backends.linux_jail import LinuxJail, find_init, is_init, namespace, start_time
+from jaildaemon.backends.linux_image import sealed_image
+from jaildaemon.backends.linux_jail import (
+    LinuxJail,
+    find_init,
+    is_init,
+    namespace,
+    start_time,
+    status,
+)
 from jaildaemon.backends.linux_watcher import LinuxWatcher
 
 MAX_PID = 2**22  # PID_MAX_LIMIT, linux/threads.h
 SO_PEERPIDFD = 77  # include/uapi/asm-generic/socket.h, 6.5 and later
-MFD_EXEC = 0x10  # linux/memfd.h, 6.3 and later
-F_ADD_SEALS = 1033  # linux/fcntl.h
-ALL_SEALS = 0x2F  # SEAL, SHRINK, GROW, WRITE, EXEC (EXEC: 6.3)
-OLD_SEALS = 0x0F
 PID_HINT = "-j takes the host's pid of any process in the container"
 
-
-def sealed_image(path: Path) -> int:
-    """Return a memfd with the helper in it, which nobody can change or read (memfd_create(2)).
-
-    CVE-2019-5736: a jail's root can open the file behind /proc/PID/exe.  Mode
-    0111 also makes what runs from it non-dumpable (fs/exec.c, would_dump).
-    """
-    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-    try:
-        fd = os.memfd_create("jailprobe", flags | MFD_EXEC)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        fd = os.memfd_create("jailprobe", flags)
-    os.write(fd, path.read_bytes())
-    os.fchmod(fd, 0o111)
-    try:
-        fcntl.fcntl(fd, F_ADD_SEALS, ALL_SEALS)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        fcntl.fcntl(fd, F_ADD_SEALS, OLD_SEALS)
-    return fd
+CAP_SYS_ADMIN = 1 << 21  # linux/capability.h
 
 
 class LinuxBackend(Backend):
@@ -244,7 +225,8 @@ class LinuxBackend(Backend):
             case (("uid" | "gid"), errno.EINVAL):
                 why = f"the container's user namespace has no such {step}"
                 return Refused("attach", jail.name, why, "see /proc/PID/uid_map and gid_map")
-            case "clone", errno.EAGAIN:
+            # exec: the limit of a user is looked at only then (execve(2), EAGAIN).
+            case (("clone" | "exec"), errno.EAGAIN):
                 hint = "a limit on processes is reached: pids.max, ulimit -u or kernel.pid_max"
                 return ArmingError("attach", jail.name, why, hint)
             case "label", _:
@@ -252,14 +234,20 @@ class LinuxBackend(Backend):
                 return ArmingError("attach", jail.name, why, hint)
         return ArmingError("attach", jail.name, why)
 
-    def strays(self) -> list[int]:
-        """Return unwatched children: a probe whose stage 2 died before it could report it."""
+    def strays(self, jail: Jail) -> list[int]:
+        """Return unwatched children: a probe whose stage 2 died before it could report it.
+
+        Of this jail only: otherwise a jail whose arming fails, which its root
+        can bring about, would kill the probes that are being armed in others.
+        """
+        assert isinstance(jail, LinuxJail)
         path = f"/proc/self/task/{os.getpid()}/children"
         try:
             pids = [int(pid) for pid in Path(path).read_text(encoding="ascii").split()]
         except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
             return []
-        return [pid for pid in pids if not self.watcher.watches(pid)]
+        unwatched = [pid for pid in pids if not self.watcher.watches(pid)]
+        return [pid for pid in unwatched if namespace(pid, "pid") == jail.space]
 
     def restore_limits(self, pid: int) -> None:
         """Give a command the limit of open files that we were started with (prlimit(2))."""
@@ -281,19 +269,24 @@ class LinuxBackend(Backend):
                     pidfd = sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
             if pidfd < 0:
                 pidfd = os.pidfd_open(pid)
-            return Peer(uid, pid, self._outside(pid, pidfd))
+            return Peer(uid, pid, self._outside(uid, pid, pidfd))
         except (OSError, ValueError) as error:
             return Peer(uid, pid, f"its process cannot be examined: {error}")
         finally:
             if pidfd >= 0:
                 os.close(pidfd)
 
-    def _outside(self, pid: int, pidfd: int) -> str | None:
+    def _outside(self, uid: int, pid: int, pidfd: int) -> str | None:
         for kind, words in (("pid", "another PID namespace"), ("user", "another user namespace")):
             if namespace(pid, kind) != namespace("self", kind):
                 return f"it is in {words}"
         ours, theirs = os.stat("/proc/self/root"), os.stat(f"/proc/{pid}/root")
         if (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino):
             return "it has another root directory"
+        # A container with the host's PID namespace and file system may chroot to
+        # our very root.  Its uid 0 is no root: it lacks what it takes to do as we do.
+        caps = int(status(pid, "CapEff")[0], 16)
         signal.pidfd_send_signal(pidfd, 0)  # still the same: what was read was its
+        if uid == 0 and not caps & CAP_SYS_ADMIN:
+            return "it is root without CAP_SYS_ADMIN, as in a container"
         return None

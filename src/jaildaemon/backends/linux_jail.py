@@ -5,6 +5,7 @@ Sources: proc(5), namespaces(7), pid_namespaces(7), pidfd_open(2).
 """
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -34,6 +35,10 @@ NAMESPACES = {
     "time": 0x00000080,
 }
 Namespace = tuple[int, int]
+
+
+# security/apparmor/label.c, policy.c: aa_profile_mode_names, and "mixed" of a stack
+MODE = re.compile(rb" \((enforce|complain|kill|unconfined|user|mixed)\)\Z")
 
 
 def namespace(pid: int | str, kind: str) -> Namespace | None:
@@ -102,7 +107,9 @@ class LinuxJail(Jail):
         self.number, self.name = pid, str(pid)
         self.pidfd, self.space = pidfd, space
         self.start = start_time(pid)
-        self.key = f"{pid}@{self.start}"
+        # The start time has the grain of a clock tick, in which a number may come back.
+        # A pidfd's inode (6.9, pidfs) never does; before, it is the same for all.
+        self.key = f"{pid}@{self.start}.{os.fstat(pidfd).st_ino}"
         self.join = 0
         for kind, flag in NAMESPACES.items():
             theirs = namespace(pid, kind)
@@ -138,10 +145,8 @@ class LinuxJail(Jail):
 
 def parse_label(text: bytes) -> bytes:
     """Return an AppArmor label without its mode: "docker-default (enforce)" and the like."""
-    label = text.rstrip(b"\n\0")
-    for mode in (b" (enforce)", b" (complain)", b" (kill)", b" (unconfined)", b" (mixed)"):
-        label = label.removesuffix(mode)
-    return label
+    # Once: what stands before the mode is the name, and may look like one.
+    return MODE.sub(b"", text.rstrip(b"\n\0"))
 
 
 def _label(pid: int) -> tuple[int, bytes]:

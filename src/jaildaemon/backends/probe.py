@@ -168,7 +168,7 @@ class Probe:
             return
         if self.pid is None and self._spawned:
             try:
-                strays = self._backend.strays()
+                strays = self._backend.strays(self._jail)
             except OSError:
                 # A probe may be left that nobody knows: no other try before that is seen.
                 self._watcher.call_in(RETRY_SECONDS, self._settle)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from jaildaemon.backends import trust
 from jaildaemon.backends.base import Backend
 from jaildaemon.core import wire
 from jaildaemon.errors import JaildaemonError, NotPermitted, Refused
@@ -36,6 +37,29 @@ def _refuse(path: str, error: OSError) -> JaildaemonError:
     return Refused(_START, path, why)
 
 
+def _check_place(path: str) -> None:
+    """Refuse a directory in which others could put something in the place of our files."""
+    try:
+        found = trust.directory_problem(path)
+    except OSError as error:
+        raise _refuse(path, error) from error
+    if found:
+        directory, why = found
+        raise Refused(_START, path, f"its directory {directory} {why}")
+
+
+def _check_file(path: str, found: os.stat_result) -> None:
+    """Refuse what lies in our file's place and is not a file of ours."""
+    if not stat.S_ISREG(found.st_mode):
+        raise Refused(_START, path, "is not a regular file")
+    why = trust.problem(found)
+    if found.st_nlink > 1:
+        # Emptied and written, it would be the other name's contents that are lost.
+        why = "has another name (a hard link)"
+    if why:
+        raise Refused(_START, path, why, "remove it, or choose another place")
+
+
 class LockedFile:
     """A file that is locked while we live, and removed when we end well.
 
@@ -44,6 +68,7 @@ class LockedFile:
 
     def __init__(self, path: str, mode: int) -> None:
         self.path = path
+        _check_place(path)
         while True:
             try:
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
@@ -51,8 +76,7 @@ class LockedFile:
                 raise _refuse(path, error) from error
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not stat.S_ISREG(os.fstat(fd).st_mode):
-                    raise Refused(_START, path, "is not a regular file")
+                _check_file(path, os.fstat(fd))
             except BlockingIOError:
                 os.close(fd)
                 raise Locked(path) from None

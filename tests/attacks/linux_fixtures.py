@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Linux jails with an attacker in them, and a daemon to attack."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+assert sys.platform == "linux"
+
+from tests.attacks.cage import Cage, Plan
+from tests.attacks.rig import HERE, STRICT, Daemon, Naive, build
+
+
+@pytest.fixture(scope="session")
+def attacker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the attacker."""
+    if os.geteuid() != 0:
+        pytest.skip("cannot: only root may make the jails")
+    program = tmp_path_factory.mktemp("attacker") / "attacker"
+    names = ("attacker.c", "attack_race.c", "attack_look.c", "attack_trace.c")
+    return build(program, *STRICT, *(HERE / name for name in names))
+
+
+Make = Callable[[Plan], Cage]
+
+
+@pytest.fixture
+def make_cage(attacker: Path) -> Iterator[Make]:
+    """Give what makes jails."""
+    with contextlib.ExitStack() as stack:
+
+        def make(plan: Plan) -> Cage:
+            cage = Cage(attacker, plan)
+            stack.callback(cage.close)
+            return cage
+
+        yield make
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, attacker: Path) -> Iterator[Daemon]:
+    """Give a daemon."""
+    assert attacker.exists()
+    running = Daemon(tmp_path)
+    yield running
+    running.close()
+
+
+MakeNaive = Callable[[Cage], Naive]
+
+
+@pytest.fixture
+def make_naive(tmp_path: Path) -> Iterator[MakeNaive]:
+    """Give what makes naive daemons."""
+    with contextlib.ExitStack() as stack:
+
+        def make(cage: Cage) -> Naive:
+            directory = tmp_path / "naive"
+            directory.mkdir(exist_ok=True)
+            naive = Naive(cage.init, cage.plan.caps, directory)
+            stack.callback(naive.close)
+            return naive
+
+        yield make
+
+
+@pytest.fixture
+def freezer() -> Iterator[Path]:
+    """Give a cgroup that can be frozen."""
+    old = Path("/sys/fs/cgroup/freezer")
+    unified = Path("/sys/fs/cgroup/unified")
+    roots = [root for root in (old, unified, Path("/sys/fs/cgroup")) if root.is_dir()]
+    for root in roots:
+        group = root / f"jaildaemon-attack-{os.getpid()}"
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        if (group / "freezer.state").exists() or (group / "cgroup.freeze").exists():
+            yield group
+            freeze(group, frozen=False)
+            for pid in (group / "cgroup.procs").read_text(encoding="ascii").split():
+                (root / "cgroup.procs").write_text(pid, encoding="ascii")
+            group.rmdir()
+            return
+        group.rmdir()
+    pytest.skip("cannot: no cgroup here can be frozen")
+
+
+def freeze(group: Path, *, frozen: bool) -> None:
+    """Freeze a cgroup or let it go; return when it is so."""
+    old, new = group / "freezer.state", group / "cgroup.freeze"
+    if old.exists():
+        wanted = "FROZEN" if frozen else "THAWED"
+        old.write_text(wanted, encoding="ascii")
+        for _ in range(100_000):
+            if old.read_text(encoding="ascii").strip() == wanted:
+                return
+        raise AssertionError(old)
+    new.write_text(str(int(frozen)), encoding="ascii")
+    for _ in range(100_000):
+        if f"frozen {frozen:d}" in (group / "cgroup.events").read_text(encoding="ascii"):
+            return
+    raise AssertionError(new)

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A real daemon to attack, and the naive one."""
+
+import contextlib
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.helper.parent import status, wait_asleep
+
+LONGEST_SECONDS = 60.0
+"""A failure's bound, never a wait."""
+SECRET = "hunter2-of-the-host"
+JAILDAEMON = [sys.executable, "-m", "jaildaemon"]
+HERE = Path(__file__).parent
+NAIVE = HERE / "naive.py"
+STRICT = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-static"]
+
+
+def build(program: Path, *arguments: str | Path) -> Path:
+    """Compile a program of ours."""
+    subprocess.run(["cc", "-o", program, *arguments], check=True)
+    return program
+
+
+class Daemon:
+    """`jaildaemon -D -F` with a socket of its own."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        wrap: Iterable[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.socket = str(directory / "pipe")
+        self.lines: list[str] = []
+        self._news = threading.Condition()
+        self._at = 0
+        command = [*JAILDAEMON, "-D", "-F", "-f", self.socket, "-p", str(directory / "pid")]
+        self._process = subprocess.Popen(
+            [*wrap, *command],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "JAILDAEMON_SECRET": SECRET, **(environment or {})},
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.pid = int(self.wait_log(r" serves \S+ as pid (\d+)").group(1))
+
+    def _read(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            with self._news:
+                self.lines.append(line.rstrip("\n"))
+                self._news.notify_all()
+        with self._news:
+            self.lines.append("THE END")
+            self._news.notify_all()
+
+    def wait_log(self, pattern: str, *, again: bool = False) -> "re.Match[str]":
+        """Return when the log has a line with `pattern`, after the last one found so."""
+        at = 0 if again else self._at
+
+        def found() -> bool:
+            nonlocal at
+            while at < len(self.lines):
+                at += 1
+                if re.search(pattern, self.lines[at - 1]) or self.lines[at - 1] == "THE END":
+                    return True
+            return False
+
+        with self._news:
+            assert self._news.wait_for(found, LONGEST_SECONDS), (pattern, self.lines[-20:])
+        match = re.search(pattern, self.lines[at - 1])
+        assert match, (pattern, self.lines[-20:])
+        self._at = at
+        return match
+
+    # --- calls -----------------------------------------------------------------
+
+    def _connect(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(LONGEST_SECONDS)
+        sock.connect(self.socket)
+        return sock
+
+    @staticmethod
+    def _send(sock: socket.socket, method: str, parameters: dict[str, Any]) -> None:
+        message = {"method": f"org.jaildaemon.{method}", "parameters": parameters}
+        sock.sendall(json.dumps(message).encode() + b"\0")
+
+    @staticmethod
+    def _receive(sock: socket.socket) -> dict[str, Any]:
+        data = b""
+        while not data.endswith(b"\0"):
+            more = sock.recv(65536)
+            assert more, "the daemon hung up"
+            data += more
+        answer: dict[str, Any] = json.loads(data[:-1])
+        return answer
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Call; return what is answered, an error too."""
+        with self._connect() as sock:
+            self._send(sock, method, parameters)
+            return self._receive(sock)
+
+    def attach(self, jail: int, title: str, command: str = "true", respawn: str = "no") -> int:
+        """Arm a probe; return its pid, when it sleeps."""
+        wish: dict[str, Any] = {"jail": str(jail), "command": command, "title": title}
+        answer = self.call("Attach", **wish, policy={"respawn": respawn})
+        assert "error" not in answer, answer
+        pid = int(answer["parameters"]["probe_pid"])
+        wait_asleep(pid)
+        return pid
+
+    def attach_many(self, jail: int, count: int, **wish: Any) -> list[int]:
+        """Arm probes at once, as many as there may be clients."""
+        pids = []
+        with contextlib.ExitStack() as stack:
+            socks = [stack.enter_context(self._connect()) for _ in range(count)]
+            for n, sock in enumerate(socks):
+                wanted = {"jail": str(jail), "command": "true", "title": f"T{n:03}x", **wish}
+                self._send(sock, "Attach", wanted)
+            for sock in socks:
+                answer = self._receive(sock)
+                if "error" not in answer:
+                    pids.append(int(answer["parameters"]["probe_pid"]))
+        return pids
+
+    def detach_all(self) -> None:
+        """Withdraw every probe."""
+        self.call("Detach", all=True)
+
+    def status(self) -> dict[str, Any]:
+        """Return the counters."""
+        found: dict[str, Any] = self.call("Status")["parameters"]
+        return found
+
+    def triggers(self) -> int:
+        """Return how many triggers there ever were."""
+        return int(self.status()["triggers"])
+
+    def cpu_seconds(self) -> float:
+        """Return what it has used of a processor, without its children."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2]
+        ticks = sum(int(word) for word in fields.split()[11:13])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def close(self) -> None:
+        """End it."""
+        if self._process.poll() is None:
+            os.kill(self.pid, signal.SIGTERM)
+        self._process.wait(LONGEST_SECONDS)
+        self._reader.join(LONGEST_SECONDS)
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+
+
+class Naive:
+    """naive.py, running."""
+
+    def __init__(self, init: int, caps: int, directory: Path) -> None:
+        (directory / "host-secret").write_text(SECRET, encoding="ascii")
+        self._process = subprocess.Popen(
+            [sys.executable, "-S", NAIVE, str(init), f"{caps:x}", directory],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "NAIVE_SECRET": SECRET},
+            text=True,
+            bufsize=1,
+        )
+        self._caps = caps
+        assert self._line() == "ready"
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        ready, _, _ = select.select([self._process.stdout], [], [], LONGEST_SECONDS)
+        assert ready, "the naive one hangs"
+        return self._process.stdout.readline().rstrip("\n")
+
+    def ask(self, words: str) -> str:
+        """Have it do something; return what it says."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{words}\n")
+        self._process.stdin.flush()
+        return self._line()
+
+    def arm(self) -> int:
+        """Fork a probe; return its pid."""
+        return int(self.ask("arm"))
+
+    def standing(self) -> int:
+        """Fork a probe; return its pid when it has given up what it will."""
+        pid = self.arm()
+        for _ in range(1_000_000):
+            if int(status(pid)["CapEff"], 16) & ~self._caps == 0:
+                break
+        return pid
+
+    def end(self, pid: int) -> None:
+        """Kill a probe and reap it."""
+        self.ask(f"kill {pid}")
+        self.ask(f"reap {pid} block")
+
+    def close(self) -> None:
+        """End it and its probes."""
+        with contextlib.suppress(BrokenPipeError):
+            self.ask("end")
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Attacks 8, 12, 19, 20, 22: numbers that run out, come back, or belong to a nested jail."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+if sys.platform != "linux":
+    pytest.skip("cannot: the Linux attacker", allow_module_level=True)
+assert sys.platform == "linux"
+
+from tests.attacks.cage import ALL_CAPS, PLANS, Plan
+from tests.attacks.linux_fixtures import Make
+from tests.attacks.rig import HERE, Daemon
+from tests.attacks.tally import Tally
+
+
+def test_a_later_jail_of_the_same_number_is_another_one(attacker: Path, tally: Tally) -> None:
+    assert attacker.exists()
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        pytest.skip("unshare is missing; install the package util-linux")
+    command = [unshare, "--pid", "--fork", "--mount-proc", sys.executable, str(HERE / "reuse.py")]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    found = json.loads(done.stdout)
+    assert found["naive"] is True
+    tally.control("container replaced", 1)
+    told = found["told"]
+    allowed = {"resolved: failed", "started: failed", "started: ended"}
+    # While its init is dying the cause may be another; it is no arming all the same.
+    known = {word: word.split(": attach:")[0] for word in told}
+    wrong = {word: count for word, count in told.items() if known[word] not in allowed}
+    tally.attack("container replaced", sum(told.values()), sum(wrong.values()), str(wrong))
+    assert "resolved: failed" in told
+    assert found["gone"] is True
+
+
+def test_a_nested_jail_is_another_jail(make_cage: Make, daemon: Daemon, tally: Tally) -> None:
+    """Made by the root of the jail, it has an init of its own, and no rule of the outer one."""
+    cage = make_cage(Plan(ALL_CAPS))
+    cage.ask("start nest")
+    (nester,) = _children(cage.init)
+    (nested,) = _children(nester)
+    outer = daemon.attach(cage.init, "OUTER")
+    inner = daemon.attach(nested, "INNER")
+    names = [os.readlink(f"/proc/{pid}/ns/pid") for pid in (outer, inner)]
+    assert names == [os.readlink(f"/proc/{pid}/ns/pid") for pid in (cage.init, nested)]
+    assert names[0] != names[1]
+    rules = daemon.call("List")["parameters"]["rules"]
+    assert [rule["jid"] for rule in rules] == [cage.init, nested]
+    cage.counts("stop")
+    daemon.wait_log("gone: the probe died of SIGKILL")
+    assert os.path.exists(f"/proc/{outer}")
+    tally.attack("nested jail", 2, daemon.triggers())
+
+
+def _children(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(word) for word in path.read_text(encoding="ascii").split()]
+
+
+LIMIT = 150
+
+
+def test_a_fork_bomb_costs_the_daemon_nothing_and_is_named(
+    make_cage: Make, tmp_path: Path, tally: Tally
+) -> None:
+    """The limit counts the processes of the jail's root, and our probe would be one."""
+    prlimit = shutil.which("prlimit")
+    if prlimit is None:
+        pytest.skip("prlimit is missing; install the package util-linux")
+    daemon = Daemon(tmp_path, wrap=[prlimit, f"--nproc={LIMIT}:{LIMIT}", "--"])
+    cage = make_cage(PLANS["user-namespace"])
+    try:
+        pid = daemon.attach(cage.init, "BELL", respawn="now")
+        cage.ask(f"start bomb {2 * LIMIT}")
+        assert int(cage.counts()["attempts"]) >= LIMIT
+        os.kill(pid, signal.SIGHUP)
+        failed = r"not armed, another try in .*a limit on processes is reached"
+        daemon.wait_log(failed)
+        began, used = time.monotonic(), daemon.cpu_seconds()
+        for _ in range(2):  # the tries themselves are the events
+            daemon.wait_log(failed)
+        share = (daemon.cpu_seconds() - used) / (time.monotonic() - began)
+        tally.note(f"fork bomb: the daemon takes {share:.2%} of a processor, and backs off")
+        assert share < 0.02
+        other = make_cage(PLANS["docker"])
+        os.kill(daemon.attach(other.init, "OTHER"), signal.SIGHUP)
+        daemon.wait_log(f"signal from jail {other.init};")
+        tally.attack("fork bomb", int(cage.counts()["attempts"]), 0)
+    finally:
+        daemon.close()
+
+
+def test_the_numbers_of_a_jail_may_go_round(make_cage: Make, daemon: Daemon, tally: Tally) -> None:
+    """Thousands of short processes: the probe's number is its own while it stands."""
+    cage = make_cage(PLANS["docker"])
+    pid = daemon.attach(cage.init, "BELL")
+    made = int(cage.counts("churn 3000")["attempts"])
+    assert made == 3000
+    cage.ask(f"kill {cage.number(pid)} {signal.SIGHUP:d}")
+    daemon.wait_log("run .* ended")
+    tally.attack("churn of numbers", made, daemon.triggers() - 1)

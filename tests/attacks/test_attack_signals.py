@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Attacks 9, 10, 13, 17: signals that are not the signal, and probes that are held."""
+
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+if sys.platform != "linux":
+    pytest.skip("cannot: the Linux attacker", allow_module_level=True)
+assert sys.platform == "linux"
+
+from tests.attacks.cage import PLANS, Cage
+from tests.attacks.linux_fixtures import Make, MakeNaive, freeze
+from tests.attacks.naive import RUNG
+from tests.attacks.rig import Daemon
+from tests.attacks.tally import Tally
+from tests.attacks.test_attack_proc import EXIT_GROUP, MACHINE
+from tests.helper.parent import status, wait_readable
+
+HUP = signal.SIGHUP
+# A terminal's three do not stop who is alone in an orphaned group (setsid did that).
+IGNORED = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
+IGNORED |= {signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH}
+# 32 and 33 are the C library's own, and signals to the kernel all the same.
+OTHERS = sorted(set(range(1, 65)) - {HUP})
+
+
+def test_no_other_signal_is_a_trigger(make_cage: Make, daemon: Daemon, tally: Tally) -> None:
+    cage = make_cage(PLANS["docker"])
+    for number in OTHERS:
+        pid = daemon.attach(cage.init, f"S{number}x")
+        assert cage.ask(f"kill {cage.number(pid)} {number}") == ["ok"]
+        if number == signal.SIGSTOP:
+            _wait_state(pid, "T")
+            assert cage.ask(f"kill {cage.number(pid)} {signal.SIGCONT:d}") == ["ok"]
+        if number in IGNORED | {signal.SIGSTOP}:
+            _wait_state(pid, "S")
+            daemon.detach_all()
+        else:
+            daemon.wait_log("gone: the probe died of ")
+    assert daemon.triggers() == 0
+    tally.attack("every other signal", len(OTHERS), daemon.triggers())
+
+
+def _wait_state(pid: int, letter: str) -> None:
+    for _ in range(50_000):
+        if status(pid)["State"].startswith(letter):
+            return
+    raise AssertionError(status(pid))
+
+
+def test_a_broadcast_is_no_trigger_unless_it_is_the_signal(
+    make_cage: Make, daemon: Daemon, tally: Tally
+) -> None:
+    cage = make_cage(PLANS["docker"])
+    for number in (signal.SIGTERM, signal.SIGRTMIN + 5, signal.SIGRTMAX, signal.SIGKILL):
+        daemon.attach_many(cage.init, 8)
+        assert cage.ask(f"kill -1 {int(number)}") == ["ok"]
+        for _ in range(8):
+            daemon.wait_log("gone: the probe died of ")
+    tally.attack("broadcast of other signals", 32, daemon.triggers())
+    # What cannot be told apart (kernel-facts.md, D3): a lone kill -HUP -1.
+    daemon.attach_many(cage.init, 8)
+    assert cage.ask(f"kill -1 {HUP:d}") == ["ok"]
+    for _ in range(8):
+        daemon.wait_log("run .* ended")
+    assert daemon.triggers() == 8
+
+
+@pytest.mark.parametrize("kind", ["user-namespace", "all-but-ptrace"])
+@pytest.mark.parametrize("how", [0, 1], ids=["restart", "power-off"])
+def test_reboot_inside_is_no_trigger(
+    kind: str, how: int, make_cage: Make, daemon: Daemon, tally: Tally
+) -> None:
+    """The kernel lets the jail's init "die by SIGHUP" then (reboot_pid_ns)."""
+    cage = make_cage(PLANS[kind])
+    daemon.attach_many(cage.init, 8)
+    cage.tell(f"reboot {how}")
+    for _ in range(8):
+        daemon.wait_log("gone: the probe died of SIGKILL")
+    ended = int(cage.answer()[-1].removeprefix("ended "))
+    assert os.WTERMSIG(ended) == (signal.SIGINT if how else HUP)
+    if not how:  # who takes the init's own status for the bit is rung
+        tally.control(f"reboot {kind}", 1)
+    tally.attack(f"reboot {kind}", 8, daemon.triggers())
+
+
+def test_the_end_of_the_jail_is_no_trigger(make_cage: Make, daemon: Daemon, tally: Tally) -> None:
+    for end in (signal.SIGKILL, None):
+        cage = make_cage(PLANS["docker"])
+        daemon.attach_many(cage.init, 8)
+        if end:
+            os.kill(cage.init, end)
+        else:
+            assert cage._process.stdin is not None
+            cage._process.stdin.close()
+        for _ in range(8):
+            daemon.wait_log("gone: the probe died of SIGKILL")
+    tally.attack("end of the jail", 16, daemon.triggers())
+
+
+def test_a_forged_exit_code_rings_the_naive_probe(
+    make_cage: Make, make_naive: MakeNaive, tally: Tally
+) -> None:
+    """The control of test_only_two_system_calls_are_left_even_to_a_tracer."""
+    cage = make_cage(PLANS["docker"])
+    naive = make_naive(cage)
+    pid = naive.standing()
+    _wait_state(pid, "S")
+    call = f"inject {cage.number(pid)} {EXIT_GROUP[MACHINE]} {RUNG}"
+    assert cage.ask(call) == [f"exit {RUNG}"]
+    _, code = naive.ask(f"reap {pid} block").split()
+    assert os.waitstatus_to_exitcode(int(code)) == RUNG
+    tally.control("forged exit code", 1)
+
+
+@pytest.mark.parametrize("kind", ["docker", "user-namespace"])
+def test_what_root_may_do_to_its_processes_neither_rings_nor_silences(
+    kind: str, make_cage: Make, daemon: Daemon, tally: Tally
+) -> None:
+    """Limits, priority, processors, the OOM killer's score: and then the signal, as ever."""
+    cage = make_cage(PLANS[kind])
+    number = cage.number(pid := daemon.attach(cage.init, "BELL"))
+    lines = cage.ask(f"nuisance {number}")
+    won = [line.split()[1] for line in lines if line.startswith("won ")]
+    assert "prlimit 0" in lines, lines
+    assert Path(f"/proc/{pid}/comm").read_text(encoding="ascii") == "jailprobe\n"
+    # The name is shown to who opens it for writing, and no other process may write it.
+    tally.attack(f"nuisance {kind}", len(lines), len(set(won) - {"comm"}), " ".join(won))
+    assert daemon.triggers() == 0
+    assert cage.ask(f"kill {number} {HUP:d}") == ["ok"]
+    daemon.wait_log("run .* ended")
+    assert daemon.triggers() == 1
+
+
+# --- probes that are held: the daemon serves the others --------------------------------
+
+
+class Bell:
+    """A rule in a jail of its own, whose command is heard."""
+
+    def __init__(self, cage: Cage, daemon: Daemon, fifo: Path) -> None:
+        os.mkfifo(fifo)
+        self.cage, self.daemon = cage, daemon
+        self._fd = os.open(fifo, os.O_RDWR)
+        self._command = f"echo x > {fifo}"
+        self._fifo = fifo
+
+    def ring(self) -> float:
+        """Arm, ring from inside, and return the milliseconds until it was heard."""
+        pid = self.daemon.attach(self.cage.init, "OTHER", command=self._command)
+        number = self.cage.number(pid)
+        began = time.perf_counter()
+        assert self.cage.ask(f"kill {number} {HUP:d}") == ["ok"]
+        wait_readable(self._fd)
+        os.read(self._fd, 64)
+        return (time.perf_counter() - began) * 1000
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+@pytest.fixture
+def other(make_cage: Make, daemon: Daemon, tmp_path: Path) -> Iterator[Bell]:
+    """Give another jail's rule."""
+    bell = Bell(make_cage(PLANS["docker"]), daemon, tmp_path / "heard")
+    yield bell
+    bell.close()
+
+
+def served(other: Bell, tally: Tally, what: str) -> None:
+    before = other.daemon.triggers()
+    figures = sorted(other.ring() for _ in range(5))
+    assert other.daemon.triggers() == before + 5
+    tally.note(f"{what}: another rule is served meanwhile, median {figures[2]:.1f} ms")
+    tally.attack(what, 1, 0)
+
+
+def test_a_stopped_probe_stops_nothing_else(
+    make_cage: Make, daemon: Daemon, other: Bell, tally: Tally
+) -> None:
+    cage = make_cage(PLANS["docker"])
+    pid = daemon.attach(cage.init, "BELL")
+    number = cage.number(pid)
+    assert cage.ask(f"kill {number} {signal.SIGSTOP:d}") == ["ok"]
+    _wait_state(pid, "T")
+    assert cage.ask(f"kill {number} {HUP:d}") == ["ok"]
+    served(other, tally, "probe stopped")
+    assert daemon.triggers() == 5
+    assert cage.ask(f"kill {number} {signal.SIGCONT:d}") == ["ok"]
+    daemon.wait_log(f"signal from jail {cage.init};")
+    assert daemon.triggers() == 6
+
+
+def test_a_frozen_jail_stops_nothing_else(
+    make_cage: Make, daemon: Daemon, other: Bell, freezer: Path, tally: Tally
+) -> None:
+    """Docker pause: the probe is not in the jail's cgroup, so it cannot even be frozen."""
+    cage = make_cage(PLANS["docker"])
+    (freezer / "cgroup.procs").write_text(str(cage.init), encoding="ascii")
+    freeze(freezer, frozen=True)
+    pid = daemon.attach(cage.init, "BELL")
+    served(other, tally, "jail frozen")
+    os.kill(pid, HUP)  # from the host: who is frozen sends nothing
+    daemon.wait_log(f"signal from jail {cage.init};")
+    daemon.attach(cage.init, "BELL")
+    daemon.detach_all()
+    freeze(freezer, frozen=False)
+
+
+def test_a_frozen_probe_stops_nothing_else(
+    make_cage: Make, daemon: Daemon, other: Bell, freezer: Path, tally: Tally
+) -> None:
+    """As only a jail with the host's cgroups could do it."""
+    cage = make_cage(PLANS["docker"])
+    pid = daemon.attach(cage.init, "BELL")
+    (freezer / "cgroup.procs").write_text(str(pid), encoding="ascii")
+    freeze(freezer, frozen=True)
+    os.kill(pid, HUP)
+    served(other, tally, "probe frozen")
+    freeze(freezer, frozen=False)
+    daemon.wait_log(f"signal from jail {cage.init};")
+
+
+def test_a_tracer_that_holds_the_zombie_stops_nothing_else(
+    make_cage: Make, make_naive: MakeNaive, daemon: Daemon, other: Bell, tally: Tally
+) -> None:
+    cage = make_cage(PLANS["privileged"])
+    naive = make_naive(cage)
+    pid = naive.standing()
+    cage.ask(f"start hold {cage.number(pid)}")
+    os.kill(pid, signal.SIGKILL)
+    pidfd = os.pidfd_open(pid)
+    assert select.select([pidfd], [], [], 10)[0], "dead"
+    os.close(pidfd)
+    # Dead, and yet not to be had: a waitpid(2) without WNOHANG hangs now, and
+    # with it every rule of the naive daemon.
+    assert naive.ask(f"reap {pid}") == "0 0"
+    assert cage.counts("stop")["wins"] == "1"
+    tally.control("held zombie", 1)
+
+    pid = daemon.attach(cage.init, "BELL")
+    cage.ask(f"start hold {cage.number(pid)}")
+    os.kill(pid, HUP)
+    served(other, tally, "zombie held by a tracer")
+    assert daemon.triggers() == 5
+    assert cage.counts("stop")["wins"] == "1"
+    daemon.wait_log(f"signal from jail {cage.init};")  # late, and not lost
+    assert daemon.triggers() == 6
