@@ -122,7 +122,7 @@ def test_without_root_it_makes_a_user_namespace_of_its_own() -> None:
         python = environment_for_all(directory)
         state = directory / "state"
         state.mkdir()
-        state.chmod(0o777)
+        os.chown(state, 65534, 65534)
         done = subprocess.run(
             [python, "-I", "-m", "jaildaemon", "demo"],
             capture_output=True,
