@@ -6,6 +6,7 @@ by the same tests as the real ones.  Only the pipes are real.  Nothing happens b
 itself: processes move, and time passes, within `FakeWatcher.wait`.
 """
 
+import contextlib
 import errno
 import itertools
 import os
@@ -294,8 +295,9 @@ class FakeBackend(Backend):
             if process.jail == jail.name and not self.watcher.watches(pid)
         ]
 
-    def restore_limits(self, pid: int) -> None:
+    def first_limits(self) -> contextlib.AbstractContextManager[None]:
         """The fake has no limits."""
+        return contextlib.nullcontext()
 
     def peer(self, fd: int) -> Peer:
         """Say what the test wants."""

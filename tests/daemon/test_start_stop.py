@@ -238,12 +238,40 @@ def test_a_directory_that_is_gone_at_the_end_is_no_failure(directory: Path) -> N
     assert (daemon.process.returncode, daemon.lines.seen[-1]) == (0, "jaildaemon: ended")
 
 
-def test_a_daemon_killed_before_it_answers_is_no_success(directory: Path) -> None:
+LEAVE_A_HIGH_ONE = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (400, 4000))
+os.dup2(2, 300, inheritable=True)
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, 4000))
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux: looks into /proc")
+def test_what_the_parent_left_open_is_closed_above_the_limit_too(directory: Path) -> None:
+    daemon = Daemon(directory, before=(sys.executable, "-c", LEAVE_A_HIGH_ONE))
+    assert "300" not in daemon.descriptors()
+    daemon.stop()
+
+
+def signal_at_listen(name: str) -> tuple[str, ...]:
+    """Return words by which a daemon gets a signal while it starts."""
     strace = shutil.which("strace")
     if strace is None:
         why = "strace is missing; install the package strace"
         pytest.skip(why if sys.platform == "linux" else "cannot: strace is Linux's")
-    words = (strace, "-f", "-qq", "-o", os.devnull, "-e", "inject=listen:signal=KILL", "--")
+    return (strace, "-f", "-qq", "-o", os.devnull, "-e", f"inject=listen:signal={name}", "--")
+
+
+def test_told_to_reload_while_it_starts_it_goes_on(directory: Path) -> None:
+    daemon = Daemon(directory, before=signal_at_listen("HUP"))
+    daemon.lines.wait_for("SIGHUP: ")
+    daemon.stop()
+    assert daemon.process.returncode == 0
+
+
+def test_a_daemon_killed_before_it_answers_is_no_success(directory: Path) -> None:
+    words = signal_at_listen("KILL")
     done = run("-D", "-f", directory / "pipe", "-p", directory / "pid", before=words)
     told = f"start: {directory}/pipe: the daemon ended before it answered"
     assert (done.returncode, done.stderr) == (1, f"jaildaemon: {told}\n")

@@ -39,9 +39,9 @@ class Bell:
         done = run("-c", whole, "-j", jail, *options, "-f", daemon.socket)
         assert (done.returncode, done.stderr) == (0, "")
 
-    def signal(self) -> None:
-        """Signal the probe."""
-        (rule,) = self._daemon.call("List")["parameters"]["rules"]
+    def signal(self, which: int = 0) -> None:
+        """Signal the probe, of the only rule or of the one at `which`."""
+        rule = self._daemon.call("List")["parameters"]["rules"][which]
         os.kill(rule["probe_pid"], signal.SIGHUP)
 
     def hear(self) -> list[str]:
@@ -218,7 +218,7 @@ def test_a_commands_environment_is_made_from_nothing(directory: Path, jail: str)
 
 def lower_limits() -> None:
     """Be started with few descriptors allowed, though more could be."""
-    resource.setrlimit(resource.RLIMIT_NOFILE, (200, 4000))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (40, 4000))
     os.umask(0o077)
     os.chdir("/tmp")
     os.nice(0)
@@ -227,16 +227,29 @@ def lower_limits() -> None:
 def test_a_command_gets_the_daemons_old_limits_and_a_fixed_place(
     directory: Path, jail: str
 ) -> None:
-    # The limit is given back just after the start (prlimit(2)), so the command
-    # looks when the daemon has logged that it did so.
-    os.mkfifo(directory / "go")
-    command = f"read go < {directory}/go; ulimit -Sn; ulimit -Hn; umask; pwd"
     daemon = Daemon(directory, preexec_fn=lower_limits)
-    rule = Bell(daemon, jail, command)
+    rule = Bell(daemon, jail, "ulimit -Sn; ulimit -Hn; umask; pwd")
     rule.signal()
-    daemon.lines.wait_for("; run ")
-    (directory / "go").write_text("\n")
-    assert rule.hear() == ["200", "4000", "0022", "/"]
+    assert rule.hear() == ["40", "4000", "0022", "/"]
+    rule.close()
+    daemon.stop()
+
+
+def test_a_commands_limit_is_the_first_one_however_many_files_the_daemon_has(
+    directory: Path, jail: str
+) -> None:
+    daemon = Daemon(directory, preexec_fn=lower_limits)
+    for number in range(50):  # on Linux a descriptor each
+        daemon.call("Attach", command="true", jail=jail, title=f"T{number}")
+    rule = Bell(daemon, jail, "ulimit -Sn; ulimit -Hn", "-r", "-t", "BELL")
+    rule.signal(-1)
+    assert rule.hear() == ["40", "4000"]
+    daemon.lines.wait_for(" ended: exit 0")
+    daemon.lines.wait_for(" armed in jail ")
+    daemon.call("Restart")  # the program that follows has not seen the start
+    daemon.lines.wait_for(" serves ")
+    rule.signal(-1)
+    assert rule.hear() == ["40", "4000"]
     rule.close()
     daemon.stop()
 

@@ -31,7 +31,6 @@ ERRORS = {
     "vfork": "EAGAIN ENOMEM",
     "fork": "EAGAIN ENOMEM",
     "epoll_ctl": "ENOMEM ENOSPC",
-    "prlimit64": "EPERM",
     "dup": "EMFILE",
     "newfstatat": "ENOMEM",
     "stat": "ENOMEM",

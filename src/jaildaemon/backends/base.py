@@ -15,6 +15,7 @@ import signal
 import struct
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -296,8 +297,8 @@ class Backend(abc.ABC):
         """
 
     @abc.abstractmethod
-    def restore_limits(self, pid: int) -> None:
-        """Give a command the limits we were started with, where we raised our own."""
+    def first_limits(self) -> AbstractContextManager[None]:
+        """Within it what we start gets the limits we were started with, where we raised our own."""
 
     @abc.abstractmethod
     def peer(self, fd: int) -> Peer:

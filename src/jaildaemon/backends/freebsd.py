@@ -4,6 +4,7 @@
 Sources: jail_attach(2), posix_spawn(3), procctl(2), unix(4), kern_jail.c, kern_proc.c.
 """
 
+import contextlib
 import errno
 import os
 import signal
@@ -174,8 +175,9 @@ class FreeBSDBackend(Backend):
         """Return none: the helper is the probe, so its pid is known from the start."""
         return []
 
-    def restore_limits(self, pid: int) -> None:
+    def first_limits(self) -> contextlib.AbstractContextManager[None]:
         """Do nothing: we raise no limit of our own, for an armed probe costs no descriptor."""
+        return contextlib.nullcontext()
 
     def peer(self, fd: int) -> Peer:
         """Say who called; anybody in a jail is outside, as is who cannot be examined."""

@@ -12,6 +12,7 @@ import signal
 import socket
 import struct
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -45,6 +46,7 @@ from jaildaemon.backends.linux_jail import (
 )
 from jaildaemon.backends.linux_watcher import LinuxWatcher
 
+PIPE_ENDS = 2
 MAX_PID = 2**22  # PID_MAX_LIMIT, linux/threads.h
 SO_PEERPIDFD = 77  # include/uapi/asm-generic/socket.h, 6.5 and later
 PID_HINT = "-j takes the host's pid of any process in the container"
@@ -75,6 +77,8 @@ class LinuxBackend(Backend):
         self._flags = FLAG_KEEP_GROUPS if denied else 0
         # A pidfd a probe: the usual 1,024 would be too few.
         self._open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._reserve: list[int] = []
+        self._keep_reserve()
         resource.setrlimit(resource.RLIMIT_NOFILE, (self._open_files[1], self._open_files[1]))
 
     def resolve(self, text: str) -> LinuxJail:
@@ -249,14 +253,29 @@ class LinuxBackend(Backend):
         unwatched = [pid for pid in pids if not self.watcher.watches(pid)]
         return [pid for pid in unwatched if namespace(pid, "pid") == jail.space]
 
-    def restore_limits(self, pid: int) -> None:
-        """Give a command the limit of open files that we were started with (prlimit(2))."""
+    @contextlib.contextmanager
+    def first_limits(self) -> Iterator[None]:
+        """Have the limit of open files that we were started with (setrlimit(2)).
+
+        We may have more files open than that, and subprocess needs a pipe for the
+        errors of exec: two low descriptors are kept to make room for it.
+        """
+        while self._reserve:
+            os.close(self._reserve.pop())
+        _, most = self._open_files
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._open_files)
         try:
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, self._open_files)
-        except OSError:
-            # So short a command that it has ended; or another user's, and we lack
-            # CAP_SYS_RESOURCE: it runs, with more than it needs.
-            return
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+            self._keep_reserve()
+
+    def _keep_reserve(self) -> None:
+        # ENFILE: the host is short of files.  The next time finds fewer here, and may
+        # then not start what it is asked to, which is told.
+        with contextlib.suppress(OSError):
+            while len(self._reserve) < PIPE_ENDS:
+                self._reserve.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
     def peer(self, fd: int) -> Peer:
         """Say who called; anybody not in our own namespaces and root is outside."""

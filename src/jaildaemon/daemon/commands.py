@@ -87,23 +87,28 @@ class Command:
             groups = os.getgrouplist(account.pw_name, account.pw_gid)
             user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}
         read_fd, write_fd = os.pipe()
+        null_fd = -1
         try:
-            process = subprocess.Popen(  # type: ignore[call-overload]
-                ["/bin/sh", "-c", command],
-                stdin=subprocess.DEVNULL,
-                stdout=write_fd,
-                stderr=write_fd,
-                cwd="/",
-                env=environment(account.pw_dir, values),
-                start_new_session=True,
-                umask=0o022,
-                **user,
-            )
+            null_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            with self._backend.first_limits():
+                process = subprocess.Popen(  # type: ignore[call-overload]
+                    ["/bin/sh", "-c", command],
+                    stdin=null_fd,
+                    stdout=write_fd,
+                    stderr=write_fd,
+                    cwd="/",
+                    env=environment(account.pw_dir, values),
+                    start_new_session=True,
+                    umask=0o022,
+                    **user,
+                )
         except BaseException:
             os.close(read_fd)
             raise
         finally:
             os.close(write_fd)
+            if null_fd >= 0:
+                os.close(null_fd)
         self.pid, self._pipe_fd = process.pid, read_fd
 
         def reaped(death: Death) -> None:
@@ -112,7 +117,6 @@ class Command:
             ended(death)
 
         self._backend.watcher.watch_process(process.pid, reaped)
-        self._backend.restore_limits(process.pid)
         # After the command: what reads its output costs it no time.
         self._start_reader()
 

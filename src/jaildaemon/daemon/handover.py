@@ -170,7 +170,8 @@ class Restart:
             os.set_inheritable(keep, True)
         self._answer(None)
         try:
-            os.execve(sys.executable, _program, {**os.environ, VARIABLE: str(fd)})  # noqa: S606
+            with self._backend.first_limits():  # which our successor takes for its own
+                os.execve(sys.executable, _program, {**os.environ, VARIABLE: str(fd)})  # noqa: S606
         except OSError as error:
             for keep in handover.descriptors():
                 os.set_inheritable(keep, False)

@@ -229,6 +229,8 @@ def take_over(handover: Handover, stack: contextlib.ExitStack) -> Held:
 def serve(places: Places, log: Log, ready: Ready, handover: Handover | None = None) -> None:
     """Be the daemon, in this process.  `ready` is called when the socket answers."""
     _default_signals()
+    # Told to reload or for the status before we can: that waits, and does not end us.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1))
     backend = this_system()
     with contextlib.ExitStack() as stack:
         held = places.take(backend, stack) if handover is None else take_over(handover, stack)
@@ -261,6 +263,16 @@ def _absolute(path: str) -> str:
     return str(Path(path).absolute())
 
 
+def _close_the_rest() -> None:
+    """Close what our parent left open: it is none of ours, and would stay open for years."""
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    # Above a limit that was lowered later.  FreeBSD's closerange has closed these already.
+    for name in os.listdir("/dev/fd"):
+        if int(name) > 2:  # noqa: PLR2004 - standard error
+            with contextlib.suppress(OSError):  # EBADF: what listed them
+                os.close(int(name))
+
+
 def start(places: Places, *, foreground: bool) -> int:
     """Start the daemon; return the exit code.
 
@@ -272,8 +284,7 @@ def start(places: Places, *, foreground: bool) -> int:
     handed = inherited()
     if handed is not None:
         return resume(places, handed[0], rehearsal=handed[1])
-    # Whatever our parent left open is none of ours: it would stay open for years.
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    _close_the_rest()
     if foreground:
         serve(places, log_to_stderr, lambda: None)
         return 0
