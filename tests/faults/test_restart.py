@@ -189,6 +189,25 @@ def test_a_broken_new_version_is_found_out(world: World, copied: Path) -> None:
     assert fifo.line() == "ran"
 
 
+def test_a_program_that_others_can_write_is_not_executed(world: World, copied: Path) -> None:
+    daemon = world.daemon
+    rule = daemon.attach(world.jail().jail, "true", respawn="after")
+    probe = daemon.probe(rule)
+    handover = copied / "daemon" / "handover.py"
+    for path, words in (
+        (handover, f"{handover}: can be written by others than root"),
+        (copied, f": its directory {copied} can be written by others than root"),
+    ):
+        mode = path.stat().st_mode
+        path.chmod(mode | 0o002)
+        with pytest.raises(Refused) as refused:
+            daemon.call("Restart")
+        assert words in str(refused.value)
+        path.chmod(mode)
+    restart(daemon)
+    assert daemon.probe(rule) == probe
+
+
 def test_a_crash_right_after_the_exec_is_a_crash(world: World, copied: Path) -> None:
     daemon = world.daemon
     rule = daemon.attach(world.jail().jail, "true", respawn="after")

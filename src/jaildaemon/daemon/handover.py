@@ -19,6 +19,7 @@ from pathlib import Path
 
 import attrs
 
+from jaildaemon.backends import trust
 from jaildaemon.backends.base import Backend, Death
 from jaildaemon.core.journal import BadRecord, History, decode
 from jaildaemon.daemon.journal import NAME
@@ -28,6 +29,7 @@ from jaildaemon.errors import JaildaemonError, Refused
 VARIABLE = "JAILDAEMON_HANDOVER"
 """In the environment of the exec: "FD" or, for the rehearsal, "rehearse FD"."""
 REHEARSAL_SECONDS = 20.0
+STAYS = "the old one runs on"
 QUIET_SECONDS = 0.01
 """Between two looks for a moment with no arming in flight."""
 
@@ -94,6 +96,7 @@ def inherited() -> tuple[int, bool] | None:
 
 
 _program: list[str] = []
+_script: list[str] = []
 
 
 def remember_program() -> None:
@@ -101,6 +104,22 @@ def remember_program() -> None:
     script = sys.argv[0]
     words = [str(Path(word).absolute()) if word == script else word for word in sys.orig_argv[1:]]
     _program[:] = [sys.executable, *words]
+    _script[:] = [str(Path(script).absolute())]
+
+
+def _check_program() -> None:
+    """Refuse a program that others than root could have changed: we would become it."""
+    for path in (sys.executable, *_script, __file__):
+        real = os.path.realpath(path)
+        try:
+            why = trust.problem(os.stat(real))
+            place = trust.directory_problem(real)
+        except OSError as error:
+            raise Refused("restart", path, error.strerror or str(error), STAYS) from error
+        if why:
+            raise Refused("restart", real, why, STAYS)
+        if place:
+            raise Refused("restart", real, f"its directory {place[0]} {place[1]}", STAYS)
 
 
 class Restart:
@@ -118,7 +137,12 @@ class Restart:
         """
         self._backend, self._describe, self._answer = backend, describe, answer
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - read when the child has ended
-        self._when_quiet(self._rehearse)
+        try:
+            _check_program()
+        except Refused as error:
+            answer(error)
+        else:
+            self._when_quiet(self._rehearse)
 
     def _when_quiet(self, act: Callable[[Handover], None]) -> None:
         handover = self._describe()
@@ -158,7 +182,7 @@ class Restart:
             self._errors.seek(0)
             lines = self._errors.read().decode(errors="replace").strip().splitlines()
             why = f"the rehearsal failed ({death}): {lines[-1] if lines else 'it said nothing'}"
-            self._answer(Refused("restart", "the new version", why, "the old one runs on"))
+            self._answer(Refused("restart", "the new version", why, STAYS))
 
         self._backend.watcher.watch_process(child.pid, ended)
 
@@ -178,7 +202,7 @@ class Restart:
             os.close(fd)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             why = f"cannot be executed: {error.strerror}"
-            self._answer(Refused("restart", sys.executable, why, "the old one runs on"))
+            self._answer(Refused("restart", sys.executable, why, STAYS))
 
 
 def load_journal(state: Path, rules: Iterable[str]) -> None:
