@@ -347,30 +347,6 @@ def test_a_storm_of_signals_does_not_flood_the_log(world: World, daemon: Daemon)
     assert len(lines) <= 4 * 5 + 2
 
 
-def test_a_log_that_nobody_reads_any_more_does_not_stop_it(world: World, daemon: Daemon) -> None:
-    fifo = world.fifo()
-    rule = daemon.attach(
-        world.jail().jail, f"echo x > {fifo.path}", respawn="now", limit="none", concurrency=64
-    )
-    pipe = daemon.process.stderr
-    assert pipe is not None
-    pipe.close()
-    for _ in range(5):
-        old = daemon.ring(rule)
-        assert fifo.line() == "x"
-        rung(daemon, rule, old)
-    os.kill(daemon.pid, signal.SIGTERM)
-    wait_gone(daemon.pid)
-    daemon.forget()
-
-
-def rung(daemon: Daemon, rule: str, old: int) -> None:
-    """Wait for another probe than `old`."""
-    end = time.monotonic() + 20
-    while daemon.rule(rule).get("probe_pid", old) == old:
-        assert time.monotonic() < end
-
-
 def test_stopped_it_serves_its_triggers_when_continued(world: World, daemon: Daemon) -> None:
     fifo = world.fifo()
     jail = world.jail()

@@ -208,28 +208,3 @@ def test_a_new_journal_is_begun_with_what_still_lives(
     assert [run.run for run in known.runs.values() if run.started] == ["r299"]
     assert len(known.times) == 5
     assert again.last_id == 2
-
-
-def test_the_daemon_needs_no_working_log(world: World) -> None:
-    daemon = world.daemon
-    full = os.open("/dev/full", os.O_WRONLY)
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "jaildaemon", *daemon.arguments()], stderr=full
-        )
-    finally:
-        os.close(full)
-    try:
-        end = time.monotonic() + 20
-        while True:
-            with contextlib.suppress(JaildaemonError):
-                assert daemon.call("Status")["pid"] == process.pid
-                break
-            assert time.monotonic() < end
-        fifo = world.fifo()
-        rule = daemon.attach(world.jail().jail, f"echo ran > {fifo.path}")
-        daemon.ring(rule)
-        assert fifo.line() == "ran"
-    finally:
-        process.terminate()
-        process.wait()

@@ -15,7 +15,6 @@ import attrs
 from jaildaemon import __version__
 from jaildaemon.backends import this_system
 from jaildaemon.backends.base import Backend
-from jaildaemon.core.text import shown
 from jaildaemon.daemon.control import ControlServer
 from jaildaemon.daemon.files import (
     ControlSocket,
@@ -35,6 +34,7 @@ from jaildaemon.daemon.handover import (
 )
 from jaildaemon.daemon.hub import Hub
 from jaildaemon.daemon.journal import Log
+from jaildaemon.daemon.logs import log_to_stderr, log_to_syslog
 from jaildaemon.daemon.methods import Methods
 from jaildaemon.daemon.recovery import recover
 from jaildaemon.errors import JaildaemonError, Refused
@@ -44,19 +44,6 @@ WITHDRAW_SECONDS = 5.0
 may hold a zombie for good; the probe itself is dead by then."""
 
 Ready = Callable[[], None]
-
-
-def log_to_stderr(line: str) -> None:
-    """Log one line for a supervisor: journald, daemon(8), a terminal."""
-    # A lost supervisor must not end the daemon.
-    with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(f"jaildaemon: {shown(line)}\n")
-        sys.stderr.flush()
-
-
-def log_to_syslog(line: str) -> None:
-    """Log one line to syslog(3)."""
-    syslog.syslog(syslog.LOG_NOTICE, shown(line))
 
 
 def _default_signals() -> None:
