@@ -88,7 +88,7 @@ class FreeBSDJail(ThrowawayJail):
     """A jail on / made by jail(8); it ends with its one process, which reads a pipe of ours."""
 
     space_words = "jid"
-    space_command = "ps -o jid= -p $$ | tr -d ' '"
+    space_command = "ps -o jid= -p $$"
 
     def __init__(self) -> None:
         self.jail = f"jaildaemon_demo_{uuid.uuid4().hex[:8]}"
