@@ -13,10 +13,11 @@ by kill -9, ended by SIGTERM or restarted by exec, and jails die.  Then:
     most one run, and exactly one where nobody was killed
   no child, descriptor or memory is left over
 
-Needs root and Linux.
+Needs root.
 """
 
 import argparse
+import errno
 import json
 import os
 import random
@@ -32,6 +33,7 @@ from typing import IO, Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.faults.world import Daemon, World, world_in
+from tests.kernel.processes import command_lines, memory_kib
 
 STRIKES = 40
 """Signals in each round."""
@@ -70,6 +72,28 @@ class Reader:
             except FileNotFoundError:
                 self._file = None
                 return found
+
+
+def stands(rule: dict[str, Any], shown: dict[int, str]) -> bool:
+    """Say whether a rule's probe is its probe, and lives, by what ps(1) shows."""
+    return str(rule["title"]) in shown.get(rule["probe_pid"], "")
+
+
+def strike(rule: dict[str, Any], number: signal.Signals) -> None:
+    """Signal a rule's probe; ProcessLookupError if it stands no more."""
+    if sys.platform != "linux":
+        # No pidfd: but numbers go round to 99,999 before one comes back.
+        os.kill(rule["probe_pid"], number)
+        return
+    pidfd = os.pidfd_open(rule["probe_pid"])
+    try:
+        # The pidfd first: what is rung is what was looked at.
+        words = Path(f"/proc/{rule['probe_pid']}/cmdline").read_text(encoding="utf-8")
+        if str(rule["title"]) not in words:
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+        signal.pidfd_send_signal(pidfd, number)
+    finally:
+        os.close(pidfd)
 
 
 class Soak:
@@ -116,37 +140,23 @@ class Soak:
             rules = self.daemon.rules()
             status = self.daemon.call("Status")
             busy = [rule for rule in rules.values() if rule["state"] != "armed"]
-            dead = [r for r in rules.values() if "probe_pid" in r and not self.stands(r)]
+            shown = command_lines()
+            dead = [r for r in rules.values() if "probe_pid" in r and not stands(r, shown)]
             if not (busy or dead or status["running"] or status["queued"]):
                 return rules
             if time.monotonic() > end:
                 raise Unbalanced(f"not armed again: {(busy or dead)[:3]}")
-
-    def stands(self, rule: dict[str, Any]) -> bool:
-        """Say whether a rule's probe is its probe, and lives."""
-        with suppress(OSError):
-            words = Path(f"/proc/{rule['probe_pid']}/cmdline").read_bytes()
-            return str(rule["title"]).encode() in words
-        return False
 
     # --- what happens ----------------------------------------------------------------
 
     def strike(self, rules: list[dict[str, Any]]) -> Counter[str]:
         """Ring rules; return which were."""
         rung: Counter[str] = Counter()
-        if sys.platform != "linux":
-            return rung
         for rule in rules:
             number = signal.SIGHUP if rule["policy"]["signal"] == "HUP" else signal.SIGUSR1
             with suppress(OSError):
-                pidfd = os.pidfd_open(rule["probe_pid"])
-                try:
-                    # The pidfd first: what is rung is what was looked at.
-                    if self.stands(rule):
-                        signal.pidfd_send_signal(pidfd, number)
-                        rung[rule["id"]] += 1
-                finally:
-                    os.close(pidfd)
+                strike(rule, number)
+                rung[rule["id"]] += 1
         return rung
 
     def round(self, disaster: str) -> None:
@@ -243,8 +253,7 @@ class Soak:
 
     def memory(self) -> int:
         """Return the daemon's resident memory, in KiB."""
-        status = Path(f"/proc/{self.daemon.pid}/status").read_text(encoding="ascii")
-        return int(status.partition("VmRSS:")[2].split()[0])
+        return memory_kib(self.daemon.pid)
 
     def calm(self) -> None:
         """See that without any death it neither grows nor leaks."""

@@ -15,6 +15,7 @@ import pytest
 
 from jaildaemon.core import wire
 from tests.faults.world import Daemon, World, changed
+from tests.kernel.processes import memory_kib
 
 MESSAGES = int(
     os.environ.get("JAILDAEMON_HOSTILE") or (100_000 if os.environ.get("CI") else 20_000)
@@ -34,12 +35,6 @@ def connect(daemon: Daemon) -> socket.socket:
     return sock
 
 
-def memory(pid: int) -> int:
-    """Return a process's resident memory, in KiB."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    return int(status.partition("VmRSS:")[2].split()[0])
-
-
 def served(daemon: Daemon) -> None:
     """Make an honest call, which must be quick."""
     began = time.monotonic()
@@ -52,14 +47,14 @@ def checked(daemon: Daemon) -> Iterator[Daemon]:
     """A daemon that afterwards is as it was."""
     served(daemon)
     daemon.settled()
-    fds, before = daemon.fds(), memory(daemon.pid)
+    fds, before = daemon.fds(), memory_kib(daemon.pid)
     yield daemon
     served(daemon)
     end = time.monotonic() + 20
     while daemon.fds() > fds:
         assert time.monotonic() < end, "descriptors are left"
         daemon.settled()
-    assert memory(daemon.pid) - before < MEMORY_KIB
+    assert memory_kib(daemon.pid) - before < MEMORY_KIB
 
 
 def as_nobody(daemon: Daemon, stack: ExitStack, count: int) -> list[socket.socket]:
@@ -133,7 +128,7 @@ def test_half_messages_and_slow_readers_are_closed(world: World) -> None:
                 continue
         for _ in range(20):
             served(daemon)
-        assert memory(daemon.pid) < 128 * 1024
+        assert memory_kib(daemon.pid) < 128 * 1024
         for sock in halves:
             assert sock.recv(1) == b""
         assert "too slow" in daemon.wait("closed the connection")

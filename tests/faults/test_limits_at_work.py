@@ -2,8 +2,10 @@
 """Limits with a real daemon: how often, how many, how long, how much, and as whom."""
 
 import os
+import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.faults.world import Daemon, Fifo, World, alive, changed, wait_gone
+from tests.kernel.processes import command_lines, memory_kib
 
+LINUX = sys.platform == "linux"
+S6_JAIL = f"jaildaemon_s6_{os.getpid()}"
 RING_BYTES = 65536
 QUICK_KILL = changed("daemon.runner", "KILL_SECONDS = 1.0")
 
@@ -137,7 +142,7 @@ def test_kill_follows_though_the_shell_died_of_the_term(world: World) -> None:
     daemon.ring(rule)
     run, pid = daemon.started(rule)
     fifo.line()
-    (stubborn,) = (m for m in members(pid) if m != pid and "trap" in arguments(m))
+    (stubborn,) = (m for m in members(pid) if m != pid and "trap" in command_lines()[m])
     daemon.wait(f"run {run} ended: SIGTERM")
     daemon.armed(rule)
     assert alive(stubborn)
@@ -146,14 +151,10 @@ def test_kill_follows_though_the_shell_died_of_the_term(world: World) -> None:
 
 def members(group: int) -> list[int]:
     """Return the processes of a process group."""
-    ps = subprocess.run(["ps", "-eo", "pid,pgid"], capture_output=True, text=True, check=True)
-    pairs = [line.split() for line in ps.stdout.splitlines()[1:]]
+    ps = ["ps", "-ax", "-opid=", "-opgid="]
+    shown = subprocess.run(ps, capture_output=True, text=True, check=True).stdout
+    pairs = [line.split() for line in shown.splitlines()]
     return [int(pid) for pid, pgid in pairs if int(pgid) == group]
-
-
-def arguments(pid: int) -> str:
-    """Return a process's arguments."""
-    return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8")
 
 
 # --- settle ---------------------------------------------------------------------------------
@@ -168,7 +169,10 @@ def s6() -> Iterator["subprocess.Popen[bytes]"]:
 
     The real one waits some seconds before it kills and exits; a tenth is enough to be seen.
     """
-    command = ["unshare", "--fork", "--pid", "--mount-proc", "sh", "-c", S6_SHUTDOWN]
+    if LINUX:
+        command = ["unshare", "--fork", "--pid", "--mount-proc", "sh", "-c", S6_SHUTDOWN]
+    else:
+        command = ["jail", "-c", f"name={S6_JAIL}", "path=/", "command=/bin/sh", "-c", S6_SHUTDOWN]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as jail:
         assert jail.stdout is not None
         assert jail.stdout.readline() == b"up\n"
@@ -177,7 +181,9 @@ def s6() -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def init_of(jail: "subprocess.Popen[bytes]") -> str:
-    """Return the host's pid of its init."""
+    """Return what -j takes: the host's pid of its init, or its name."""
+    if not LINUX:
+        return S6_JAIL
     path = Path(f"/proc/{jail.pid}/task/{jail.pid}/children")
     return path.read_text(encoding="ascii").split()[0]
 
@@ -201,7 +207,8 @@ def test_a_shutdown_that_signals_everybody_rings_without_settle(
         line = daemon.wait(*left)
         left = {text for text in left if text not in line}
     # It has ended by then, so nothing was started for it.
-    assert "did not settle: the container has ended" in daemon.wait(" refused: ")
+    why = daemon.wait(" refused: ").partition(" did not settle: ")[2]
+    assert re.fullmatch(r"the (container|jail) has ended.*|no process is left in the jail", why)
     daemon.settled()
     assert [record["rule"] for record in daemon.journal("start")] == [hup]
     assert daemon.rules() == {}
@@ -269,7 +276,7 @@ def test_a_gigabyte_of_output_takes_64_kib(world: World, daemon: Daemon) -> None
     fifo = world.fifo()
     command = f"dd if=/dev/zero bs=1M count=1024 2>/dev/null; echo end; read x < {fifo.path}"
     rule = daemon.attach(world.jail().jail, command, respawn="after")
-    before = memory(daemon.pid)
+    before = memory_kib(daemon.pid)
     daemon.ring(rule)
     run, _ = daemon.started(rule)
     (ring,) = daemon.state.glob(f"{run}.output")
@@ -277,7 +284,7 @@ def test_a_gigabyte_of_output_takes_64_kib(world: World, daemon: Daemon) -> None
     daemon.wait(f"run {run} ended: exit 0")
     assert output(daemon, run).endswith("end\n")
     assert not ring.exists()
-    assert memory(daemon.pid) - before < 4096
+    assert memory_kib(daemon.pid) - before < 4096
 
 
 def test_the_file_of_the_output_is_bounded(world: World, daemon: Daemon) -> None:
@@ -292,12 +299,6 @@ def test_the_file_of_the_output_is_bounded(world: World, daemon: Daemon) -> None
     fifo.write("\n")
 
 
-def memory(pid: int) -> int:
-    """Return a process's resident memory, in KiB."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    return int(status.partition("VmRSS:")[2].split()[0])
-
-
 def test_who_holds_the_output_for_months_neither_delays_nor_dies(
     world: World, daemon: Daemon
 ) -> None:
@@ -305,7 +306,7 @@ def test_who_holds_the_output_for_months_neither_delays_nor_dies(
     jail = (
         f"echo $$ > {told.path}; while read x < {hold.path}; do echo $x; echo $x >{told.path}; done"
     )
-    command = f"setsid sh -c '{jail}' & echo started"
+    command = f"{'setsid' if LINUX else 'daemon'} sh -c '{jail}' & echo started"
     rule = daemon.attach(world.jail().jail, command, respawn="after")
     run = daemon.run(rule)
     daemon.wait(f"run {run} ended: exit 0")
@@ -331,10 +332,7 @@ def test_a_storm_of_signals_does_not_flood_the_log(world: World, daemon: Daemon)
     jail = world.jail()
     rule = daemon.attach(jail.jail, "true", "STORM", respawn="now", limit="5/1h")
     storm = "while :; do pkill -HUP -f '[S]TORM'; done"
-    ring = subprocess.Popen(
-        ["nsenter", "--target", jail.jail, "--pid", "--mount", "sh", "-c", storm],
-        start_new_session=True,
-    )
+    ring = subprocess.Popen(jail.inside(storm), start_new_session=True)
     try:
         daemon.wait(f"{rule}: no probe for")
         for _ in range(50):

@@ -17,9 +17,11 @@ from jaildaemon.backends import throwaway_jail
 from jaildaemon.backends.throwaway import ThrowawayJail
 from jaildaemon.cli import client
 from jaildaemon.errors import JaildaemonError
+from tests.kernel.events import PATIENCE_SECONDS, wait_gone
+from tests.kernel.processes import alive, children, environment, open_files
 
-PATIENCE_SECONDS = 20.0
-"""For any one event.  A machine that works needs milliseconds."""
+__all__ = ["Daemon", "Fifo", "World", "alive", "changed", "wait_gone", "world_in"]
+
 JAILDAEMON = [sys.executable, "-m", "jaildaemon"]
 
 
@@ -34,28 +36,6 @@ def wait_readable(fd: int, end: float, what: str) -> None:
     """Return when `fd` can be read; an assertion error at `end`."""
     left = max(0.0, end - time.monotonic())
     assert select.select([fd], [], [], left)[0], f"nothing happened: {what}"
-
-
-def wait_gone(pid: int) -> None:
-    """Return when process `pid` has ended."""
-    if sys.platform == "linux":
-        try:
-            pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return
-        try:
-            wait_readable(pidfd, time.monotonic() + PATIENCE_SECONDS, f"pid {pid} did not end")
-        finally:
-            os.close(pidfd)
-
-
-def alive(pid: int) -> bool:
-    """Say whether `pid` runs and is no zombie."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(b")")[2].split()[0] not in (b"Z", b"X")
 
 
 class Fifo:
@@ -339,18 +319,17 @@ class Daemon:
 
     def fds(self) -> int:
         """Return how many descriptors it has."""
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
+        return len(open_files(self.pid))
 
     def children(self) -> list[int]:
         """Return its children, zombies among them."""
-        path = Path(f"/proc/{self.pid}/task/{self.pid}/children")
-        return [int(pid) for pid in path.read_text(encoding="ascii").split()]
+        return children(self.pid)
 
 
 def in_run(pid: int, run: str) -> bool:
     """Say whether `pid` is (still) the shell of `run`."""
-    with contextlib.suppress(OSError):
-        return f"JAILDAEMON_RUN={run}\0".encode() in Path(f"/proc/{pid}/environ").read_bytes()
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        return environment(pid).get("JAILDAEMON_RUN") == run
     return False
 
 

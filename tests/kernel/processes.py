@@ -6,20 +6,26 @@ from dataclasses import dataclass
 
 if sys.platform == "linux":
     from tests.kernel.processes_linux import (
+        alive,
         birth,
         children,
+        command_lines,
         environment,
         fields,
+        memory_kib,
         open_files,
         own_space,
         unheeded,
     )
 else:
     from tests.kernel.processes_freebsd import (
+        alive,
         birth,
         children,
+        command_lines,
         environment,
         fields,
+        memory_kib,
         open_files,
         own_space,
         unheeded,
@@ -27,11 +33,14 @@ else:
 
 __all__ = [
     "Seen",
+    "alive",
     "birth",
     "children",
+    "command_lines",
     "environment",
     "ignored_signals",
     "look",
+    "memory_kib",
     "open_files",
     "own_space",
 ]

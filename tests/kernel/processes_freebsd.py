@@ -70,6 +70,26 @@ def birth(pid: int) -> str | None:
     return found.stdout.strip() or None
 
 
+def alive(pid: int) -> bool:
+    """Say whether a process runs and is no zombie."""
+    found = subprocess.run(
+        ["ps", "-o", "state=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip()[:1] not in ("", "Z")
+
+
+def command_lines() -> dict[int, str]:
+    """Return what ps(1) shows of every process; a probe's is its title."""
+    lines = _run("ps", "-axww", "-opid=", "-oargs=").splitlines()
+    rows = (line.strip().partition(" ") for line in lines)
+    return {int(pid): words.strip() for pid, _, words in rows}
+
+
+def memory_kib(pid: int) -> int:
+    """Return the resident memory of a process."""
+    return int(_run("ps", "-orss=", "-p", str(pid)))
+
+
 def children(pid: int) -> list[int]:
     """Return the children of a process."""
     rows = (line.split() for line in _run("ps", "-ax", "-opid=", "-oppid=").splitlines())

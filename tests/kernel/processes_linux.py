@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What a Linux host sees of a process: proc(5)."""
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -69,6 +70,29 @@ def birth(pid: int) -> str | None:
         return _stat(pid)[19]
     except (FileNotFoundError, ProcessLookupError):
         return None
+
+
+def alive(pid: int) -> bool:
+    """Say whether a process runs and is no zombie."""
+    try:
+        return _stat(pid)[0] not in ("Z", "X")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def command_lines() -> dict[int, str]:
+    """Return what ps(1) would show of every process; a probe's is its title."""
+    found = {}
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            data = Path(f"/proc/{name}/cmdline").read_bytes()
+            found[int(name)] = data.rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
+    return found
+
+
+def memory_kib(pid: int) -> int:
+    """Return the resident memory of a process."""
+    return int(status(pid)["VmRSS"].split()[0])
 
 
 def children(pid: int) -> list[int]:
