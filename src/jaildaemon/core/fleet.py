@@ -63,6 +63,8 @@ class Run:
     member: "Member"
     stage: Stage
     triggered: Now
+    by: str | None = None
+    """Who fired it; None for whoever rang in the jail."""
 
 
 @dataclass(slots=True, eq=False)
@@ -78,6 +80,8 @@ class Member:
     reason: str | None = None
     armed_at: float | None = None
     last_trigger: float | None = None
+    last_run: str | None = None
+    """The run that the latest trigger of this life became."""
     last_end: float | None = None
     """When the latest run ended, steady."""
     next_arming: float | None = None
@@ -215,15 +219,19 @@ class Fleet:
             return Do(Act.SETTLE, run.member, run)
         return self._submit(run)
 
-    def find(self, name: str, what: str) -> Member:
-        """Return the rule whose id, JAIL/TITLE or unique TITLE is `name`."""
+    def find_all(self, name: str | None) -> list[Member]:
+        """Return the rules whose id, JAIL/TITLE or TITLE is `name`; an id is stronger."""
         if name in self.members:
-            return self.members[name]
-        found = [
+            return [self.members[name]]
+        return [
             m
             for m in self.members.values()
             if m.rule.title is not None and name in (f"{m.rule.jail}/{m.rule.title}", m.rule.title)
         ]
+
+    def find(self, name: str, what: str) -> Member:
+        """Return the rule whose id, JAIL/TITLE or unique TITLE is `name`."""
+        found = self.find_all(name)
         if not found:
             raise NoSuchRule(what, name, "no such rule", "see jaildaemon list")
         if len(found) > 1:
@@ -233,6 +241,18 @@ class Fleet:
     def of_jail(self, jail_key: str) -> list[Member]:
         """Return the rules of one jail."""
         return list(self._by_jail.get(jail_key, {}).values())
+
+    def all_overlapping(self) -> list[Member]:
+        """Return the rules whose title rings another's probe too; see `overlapping`."""
+        found: list[Member] = []
+        for jail in self._by_jail.values():
+            # One search in all names at once: a status is asked for every few seconds.
+            names = {m.rule.id: process_title(m.rule.title) for m in jail.values()}
+            text = "\n".join(names.values())
+            for rule, member in jail.items():
+                title = member.rule.title or NAME
+                found += [member] * (text.count(title) > names[rule].count(title))
+        return found
 
     def overlapping(self, member: Member) -> list[Member]:
         """Return the rules of the same jail that `pkill -f` with a title may hit too."""
@@ -278,6 +298,7 @@ class Fleet:
         """Take the administrator's release of a held rule."""
         if member.life.phase is not Phase.HELD:
             raise Refused("release", member.rule.id, "is not held")
+        member.reason = None
         if member.full:
             return self.apply(member, Event.RELEASE_WAIT, now)
         rests = member.wait(now) > 0
@@ -315,6 +336,7 @@ class Fleet:
         self.triggers += 1
         self._last_run += 1
         run = Run(f"{self._life_id}.{self._last_run}", member, Stage.SETTLING, now)
+        member.last_run = run.id
         member.runs.append(run)
         if member.rule.policy.settle:
             return Do(Act.SETTLE, member, run)
