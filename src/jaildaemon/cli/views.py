@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -42,10 +42,10 @@ def _duration(seconds: float) -> str:
 
 
 def _distance(time: str | None, now: datetime) -> str:
+    """Return how long ago a time is, or how far ahead."""
     if time is None:
         return ""
-    seconds = (datetime.fromisoformat(time) - now).total_seconds()
-    return f"in {_duration(seconds)}" if seconds > 0 else f"{_duration(-seconds)} ago"
+    return _duration(abs((datetime.fromisoformat(time) - now).total_seconds()))
 
 
 def rules(parameters: dict[str, Any], now: datetime) -> None:
@@ -53,20 +53,37 @@ def rules(parameters: dict[str, Any], now: datetime) -> None:
     show_rules(parameters["rules"], now, new_console())
 
 
+WIDEST = {"ID": 12, "STATE": 8, "JAIL": 12, "TITLE": 14, "LAST": 6, "NEXT": 6, "REFUSED": 7}
+"""Together they leave room for the command in 80 columns."""
+NARROWEST = 8
+
+
 def show_rules(found: list[Rule], now: datetime, console: Console) -> None:
     """Show the rules on `console`."""
     if not found:
         console.print("no rules")
         return
+    columns = {
+        name: [shown(str(rule.get(name.lower()) or "")) for rule in found]
+        for name in ("ID", "STATE", "JAIL", "TITLE", "COMMAND")
+    }
+    columns["LAST"] = [_distance(rule.get("last_trigger"), now) for rule in found]
+    columns["NEXT"] = [_distance(rule.get("next_arming"), now) for rule in found]
+    columns["REFUSED"] = [str(rule["refused"]) for rule in found]
+    widths = {
+        name: min(WIDEST[name], max(map(len, [name, *columns[name]])))
+        for name in columns
+        if name != "COMMAND"
+    }
+    widths["COMMAND"] = max(NARROWEST, console.width - sum(widths.values()) - len(widths))
     table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
-    narrow = {"JAIL": 14, "TITLE": 18}
-    for name in ("ID", "STATE", "JAIL", "TITLE", "COMMAND", "LAST", "NEXT"):
-        table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=narrow.get(name))
-    table.add_column("REFUSED", justify="right", no_wrap=True)
-    for rule in found:
-        cells = [_text(rule.get(cell)) for cell in ("id", "state", "jail", "title", "command")]
-        times = [_text(_distance(rule.get(k), now)) for k in ("last_trigger", "next_arming")]
-        table.add_row(*cells, *times, _text(rule["refused"]))
+    for name in columns:
+        justify: JustifyMethod = "right" if name in ("LAST", "NEXT", "REFUSED") else "left"
+        table.add_column(
+            name, width=widths[name], justify=justify, overflow="ellipsis", no_wrap=True
+        )
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*map(Text, row))
     console.print(table)
     for rule in found:
         if rule.get("reason"):
@@ -143,7 +160,7 @@ def _explain(rule: Rule, *, by_proc: bool) -> None:
         if rule.get("reason"):
             _say(f"warning     {shown(rule['reason'])}")
     else:
-        _say(f"armed       no, {rule['state']}: {shown(rule.get('reason', ''))}")
+        _say(f"armed       no: {shown(rule.get('reason') or rule['state'])}")
     _what_runs(rule)
     who = "root" if policy["uid"] == 0 else f"root, or uid {policy['uid']}"
     signal = policy["signal"]

@@ -61,6 +61,8 @@ class Hub:
     def trigger(self, member: Member, by: str | None = None) -> None:
         """Report that a rule's probe died of its signal; `by` whom, if not from inside."""
         todo = self.fleet.trigger(member, now())
+        if member.life.phase is Phase.GONE and member.reason is None:
+            member.reason = "it was to ring once, and has rung"
         for do in todo:
             if do.run is not None:
                 do.run.by = by

@@ -31,7 +31,7 @@ class Journal:
     """The journal in `directory`, which is ours alone and locked."""
 
     def __init__(self, directory: Path, log: Log, now: Callable[[], Now]) -> None:
-        self._directory, self._log, self._now = directory, log, now
+        self.directory, self._log, self._now = directory, log, now
         self.history = History()
         self._begun = 0
         """How long the file was when it was begun: many rules alone may be MAX_BYTES."""
@@ -48,7 +48,7 @@ class Journal:
 
     def _open(self, name: str) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.open(self._directory / name, flags, 0o600)
+        return os.open(self.directory / name, flags, 0o600)
 
     def _load(self) -> int:
         """Read it all; return its size, a torn last line cut off."""
@@ -114,7 +114,7 @@ class Journal:
 
     def reader(self) -> "Reader":
         """Return what reads the journal, from the oldest record there is."""
-        return Reader(self._directory)
+        return Reader(self.directory)
 
     def check(self) -> None:
         """Raise OSError while nothing can be written."""
@@ -124,7 +124,7 @@ class Journal:
     def _begin_anew(self) -> None:
         """Replace the file by a new one with what still lives."""
         data = encode(self.history.snapshot())
-        path, old_path = self._directory / NAME, self._directory / OLD_NAME
+        path, old_path = self.directory / NAME, self.directory / OLD_NAME
         new_fd = -1
         try:
             new_fd = self._open(f"{NAME}.new")
