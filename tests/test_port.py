@@ -112,4 +112,4 @@ def test_bash_offers_subcommands_and_options(words: str, offered: set[str]) -> N
     """
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
     assert offered <= set(done.stdout.split())
-    assert all(word.startswith(words.split()[-1]) for word in done.stdout.split())
+    assert all(word.startswith(words.rsplit(maxsplit=1)[-1]) for word in done.stdout.split())
