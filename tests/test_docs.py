@@ -24,7 +24,7 @@ from jaildaemon.backends.throwaway import ThrowawayJail
 from jaildaemon.cli import commands, options
 from jaildaemon.core import rules, text, wire
 from jaildaemon.daemon import commands as host_commands
-from jaildaemon.daemon import control
+from jaildaemon.daemon import control, inquiry
 
 ROOT = Path(__file__).resolve().parent.parent
 JAILDAEMON = str(Path(sys.executable).parent / "jaildaemon")
@@ -190,6 +190,9 @@ def test_the_protocol_has_the_limits_of_the_program() -> None:
         " uid 0",
         "the rest of a message that has begun": f"{control.MESSAGE_SECONDS:.0f} s",
         "arming a probe": f"{base.ARMING_SECONDS:.0f} s",
+        "clients that read the log": f"{inquiry.MAX_FOLLOWERS}",
+        "`last` of Log and Entries": f"{inquiry.MAX_LAST}",
+        "the warnings of Status": f"{inquiry.MAX_WARNINGS}",
     }
     for what, limit in figures.items():
         assert f"| {what} | {limit} |" in PROTOCOL

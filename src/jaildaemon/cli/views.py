@@ -166,8 +166,7 @@ def _explain(rule: Rule, *, by_proc: bool) -> None:
     signal = policy["signal"]
     _say(f"rung by     SIG{signal} from {who} in the jail:")
     whole = process_title(title)
-    pattern = "".join(f"\\{c}" if c in r"\.[]{}()*+?^$|" else c for c in whole)
-    _say(f"    pkill -{signal} -f {shlex.quote(f'^{pattern}( |$)')}")
+    _say(f"    pkill -{signal} -f {shlex.quote(f'^{_pattern(whole)}')}")
     if by_proc:
         _say("or without pkill:")
         for line in (
@@ -177,6 +176,12 @@ def _explain(rule: Rule, *, by_proc: bool) -> None:
             "done",
         ):
             _say(f"    {line}")
+
+
+def _pattern(text: str) -> str:
+    """Return what matches `text` in basic and in extended expressions: busybox takes the former."""
+    found = "".join(f"[{c}]" if c in r"\.[*+?{()|$" else c for c in text)
+    return found.replace("^", r"\^")
 
 
 def _double(text: str) -> str:
