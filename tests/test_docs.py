@@ -25,6 +25,7 @@ from jaildaemon.cli import commands, options
 from jaildaemon.core import rules, text, wire
 from jaildaemon.daemon import commands as host_commands
 from jaildaemon.daemon import control, inquiry
+from tools import pictures
 
 ROOT = Path(__file__).resolve().parent.parent
 JAILDAEMON = str(Path(sys.executable).parent / "jaildaemon")
@@ -144,7 +145,15 @@ def test_the_readme_names_targets_and_files_that_there_are() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     named = re.findall(r"\b(?:docs|man|packaging)/[\w./]*\w|\b[A-Z]{4,}\.md\b", README)
     assert "SECURITY.md" in named
-    assert [name for name in named if not (ROOT / name).is_file()] == []
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("name", pictures.drawn())
+def test_a_picture_is_what_the_program_shows_now(name: str) -> None:
+    drawn = pictures.drawn()[name]
+    assert (pictures.PLACE / name).read_text(encoding="utf-8") == drawn, "stale: make pictures"
+    assert f"](docs/pictures/{name})" in README
+    assert "url(" not in re.sub(r"url\(#[\w-]+\)", "", drawn), "it loads something"
 
 
 def test_the_newest_entry_of_the_changelog_is_this_version_and_begins_with_security() -> None:
