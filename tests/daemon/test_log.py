@@ -9,10 +9,8 @@ import pytest
 from jaildaemon.daemon import inquiry
 from jaildaemon.daemon import journal as journal_module
 from jaildaemon.daemon.journal import Journal
+from tests.daemon.runs import Commands, attach, ring
 from tests.daemon.server import Message, Server, Wire
-from tests.daemon.test_runs import Commands, attach, commands, ring
-
-assert commands  # a fixture
 
 
 def ask(client: Wire, method: str, **parameters: Any) -> list[Message]:

@@ -7,10 +7,8 @@ import os
 import pytest
 
 from jaildaemon.daemon.journal import Journal
+from tests.daemon.runs import Commands, attach, probes, ring, rule
 from tests.daemon.server import Message, Server, call
-from tests.daemon.test_runs import Commands, attach, commands, probes, ring, rule
-
-assert commands  # a fixture
 
 WHO = f"by uid {os.geteuid()} pid {os.getpid()}"
 

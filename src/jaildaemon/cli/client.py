@@ -70,7 +70,7 @@ def _answers(
     path: str, method: str, parameters: dict[str, object], *, more: bool
 ) -> "Iterator[tuple[dict[str, object], bool]]":
     """Call a method; give each answer, and whether others follow."""
-    what = method.lower()
+    what = "log" if method == "Entries" else method.lower()
     with _connect(path, what) as sock:
         if not _server_is_ours(sock):
             raise NotPermitted(what, path, "the server is neither root's nor yours")

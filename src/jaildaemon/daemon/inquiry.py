@@ -49,24 +49,24 @@ class Inquiry:
 
     def log(self, wish: schema.Log, call: Call) -> None:
         """Stream the entries asked for, and then each new one, until the client hangs up."""
-        self._follow("log", wish, call, ends=False)
+        self._follow(wish, call, ends=False)
 
     def entries(self, wish: schema.Log, call: Call) -> None:
         """Stream the entries asked for; the last answer has none."""
-        self._follow("entries", wish, call, ends=True)
+        self._follow(wish, call, ends=True)
 
-    def _follow(self, what: str, wish: schema.Log, call: Call, *, ends: bool) -> None:
+    def _follow(self, wish: schema.Log, call: Call, *, ends: bool) -> None:
         if call.stream is None:
-            raise Refused(what, wish.rule or "", 'the answer is long: call it with "more"')
+            raise Refused("log", wish.rule or "", 'the answer is long: call it with "more"')
         if wish.last is not None and not 0 <= wish.last <= MAX_LAST:
-            raise Refused(what, f"last {wish.last}", f"is not from 0 to {MAX_LAST}")
+            raise Refused("log", f"last {wish.last}", f"is not from 0 to {MAX_LAST}")
         if len(self._followers) >= MAX_FOLLOWERS:
-            raise Refused(what, "the log", f"{MAX_FOLLOWERS} clients read it already")
+            raise Refused("log", "the log", f"{MAX_FOLLOWERS} clients read it already")
         try:
             follower = Follower(self._hub, call, wish, ends=ends)
         except OSError as error:
             why = f"the journal cannot be read: {error.strerror}"
-            raise Refused(what, "the log", why) from error
+            raise Refused("log", "the log", why) from error
         self._followers.add(follower)
         call.hung_up = follower.over = lambda: self._over(follower)
         follower.wake = call.stream(follower.pull)
