@@ -185,8 +185,9 @@ def test_fire_is_a_ring_of_the_hosts_own(server: Server, commands: Commands) -> 
     assert answer == {"run": trigger["run"], "would_run": "true"}
     assert trigger["reason"] == f"fired {WHO}"
     assert (len(commands.running), rule(client)["triggers"]) == (1, 1)
-    line = next(line for line in server.log if "; ran " in line)
-    assert line.startswith(f"t1: fired {WHO} for jail jail1; ran true as root: run ")
+    line = next(line for line in server.log if "; run " in line)
+    assert line.startswith(f"t1: fired {WHO} for jail jail1; run {trigger['run']} is pid ")
+    assert line.endswith(" as root: true")
     commands.end()
     assert rule(client)["state"] == "armed"
     ring(server)

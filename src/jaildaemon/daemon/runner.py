@@ -140,8 +140,8 @@ class Runner:
         who = f"signal from jail {jail.name}"
         if run.by is not None:
             who = f"fired {run.by} for jail {jail.name}"
-        what = f"ran {shown(rule.command)} as {rule.policy.run_as}"
-        self._say(run, f"{who}; {what}: run {run.id}, pid {command.pid}")
+        what = f"run {run.id} is pid {command.pid} as {rule.policy.run_as}"
+        self._say(run, f"{who}; {what}: {shown(rule.command)}")
 
     def adopt(self, run: Run, pid: int, *, child: bool) -> None:
         """Take up a command that outlived the daemon that started it, or (`child`) its program."""
