@@ -16,7 +16,7 @@ GENERIC = "a kernel with what GENERIC has is needed"
 def checks() -> list[Finding]:
     """Examine the kernel."""
     return [
-        Finding("kernel", ok=True, found=f"FreeBSD {os.uname().release}, {os.uname().machine}"),
+        tried("kernel", lambda: f"FreeBSD {libc.sysctl_int('kern.osreldate')}", GENERIC),
         _jailed(),
         tried("capability mode", _capability_mode, GENERIC),
         tried("processes", _processes, "this program does not know this kernel: update it"),

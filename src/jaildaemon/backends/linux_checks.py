@@ -14,7 +14,7 @@ KERNEL = "a kernel of 5.10 or later is needed, with what distributions build in"
 def checks() -> list[Finding]:
     """Examine the kernel and its security modules."""
     return [
-        Finding("kernel", ok=True, found=f"Linux {os.uname().release}, {os.uname().machine}"),
+        tried("kernel", lambda: f"Linux {first_line('/proc/sys/kernel/osrelease')}", KERNEL),
         tried("pidfd", _pidfd, KERNEL),
         tried("namespaces", _namespaces, KERNEL),
         tried("memfd", _memfd, KERNEL),
