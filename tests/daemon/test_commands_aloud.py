@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from jaildaemon import __version__
+from jaildaemon.cli import doctor
 from tests.daemon.conftest import need_root
 from tests.daemon.product import JAILDAEMON, LONGEST_SECONDS, Daemon, Lines, run, wait_until
 
@@ -283,13 +284,36 @@ def test_a_file_says_that_there_is_no_daemon(directory: Path) -> None:
     assert done.returncode == 1
 
 
-def test_doctor_finds_nothing_where_all_is_well(daemon: Daemon) -> None:
+def test_doctor_finds_nothing_where_all_is_well(daemon: Daemon, jail: str) -> None:
     need_root()
+    arm(daemon, jail, "true", "BELL")
     done = run("doctor", "-f", daemon.socket)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert {line[:5] for line in done.stdout.splitlines()} == {"ok   "}
     assert "ok   arming: a probe stood in a jail made for it\n" in done.stdout
     assert f"ok   daemon: version {__version__}, pid {daemon.pid}\n" in done.stdout
+    assert done.stdout.endswith("ok   rules: 1 from -c\n")
+
+
+def test_doctor_names_a_rule_that_cannot_be_armed_and_its_file() -> None:
+    rules = [
+        {"id": "t1", "state": "armed", "source": "transient"},
+        {
+            "id": "web/A",
+            "state": "failing",
+            "source": "/etc/jaildaemon.toml",
+            "reason": "no memory",
+        },
+        {"id": "web/B", "state": "failing", "source": "/etc/jaildaemon.toml", "reason": "the same"},
+    ]
+    assert doctor._rules(rules[:1]).found == "1 from -c"
+    found = doctor._rules(rules)
+    assert found.parameters() == {
+        "name": "rules",
+        "ok": False,
+        "found": "web/A from /etc/jaildaemon.toml is not armed: no memory; and 1 more",
+        "hint": "jaildaemon log shows what was tried",
+    }
 
 
 def test_doctor_says_what_to_do(directory: Path) -> None:

@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaildaemon import __version__
 from jaildaemon.backends import HELPER, checks, this_system, throwaway_jail, trust
@@ -46,7 +46,7 @@ def examine(socket: str) -> list[Finding]:
     if backend is not None:
         findings.append(_arming(backend))
         findings.append(_state(backend, socket))
-    findings += [_socket(socket), _answer(socket), _engines()]
+    findings += [_socket(socket), _engines(), *_answer(socket)]
     return findings
 
 
@@ -156,16 +156,34 @@ def _socket(socket: str) -> Finding:
     return Finding("socket", ok=True, found=socket)
 
 
-def _answer(socket: str) -> Finding:
+def _answer(socket: str) -> list[Finding]:
     try:
         status = client.call(socket, "Status", {})
+        rules: Any = client.call(socket, "List", {})["rules"]
     except JaildaemonError as error:
-        return _failed("daemon", error)
+        return [_failed("daemon", error)]
     version = status["version"]
+    found = f"version {version}, pid {status['pid']}"
     if version != __version__:
         found = f"version {version} runs, and {__version__} is installed"
-        return Finding("daemon", ok=False, found=found, hint="jaildaemon restart")
-    return Finding("daemon", ok=True, found=f"version {version}, pid {status['pid']}")
+    daemon = Finding("daemon", ok=version == __version__, found=found, hint="jaildaemon restart")
+    return [daemon, _rules(rules)]
+
+
+def _rules(rules: list[dict[str, Any]]) -> Finding:
+    """Count the rules by where they come from; name one that cannot be armed."""
+    sources: dict[str, int] = {}
+    for rule in rules:
+        source = "-c" if rule["source"] == "transient" else rule["source"]
+        sources[source] = sources.get(source, 0) + 1
+    found = ", ".join(f"{count} from {source}" for source, count in sources.items()) or "none"
+    failing = [rule for rule in rules if rule["state"] == "failing"]
+    if failing:
+        first = failing[0]
+        found = f"{first['id']} from {first['source']} is not armed: {first['reason']}"
+        found += f"; and {len(failing) - 1} more" if failing[1:] else ""
+    hint = "jaildaemon log shows what was tried"
+    return Finding("rules", ok=not failing, found=found, hint=hint)
 
 
 def _engines() -> Finding:

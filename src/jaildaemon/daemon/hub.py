@@ -47,14 +47,15 @@ class Hub:
 
     def event(self, member: Member, event: Event) -> None:
         """Report what happened to a rule."""
-        if event is Event.ARMED and member.life.phase is Phase.NEW and not self._record(member):
+        new = member.life.phase is Phase.NEW
+        if event is Event.ARMED and new and not self._record(member):
             return
         if member.life.phase in (Phase.RESTING, Phase.FAILING):
             self.keepers[member.rule.id].settle_down()
         if event is Event.DIED and member.life.phase is Phase.ARMED:
             self._keep("died", member, reason=member.reason)
         self.perform(self.fleet.apply(member, event, now()))
-        if event is Event.ARMED and member.life.phase is Phase.ARMED:
+        if event is Event.ARMED and not new:
             self._keep("armed", member)
         self._after(member)
 
@@ -141,7 +142,8 @@ class Hub:
                     command=rule.command,
                     policy=rule.policy.texts(),
                     reason=keeper.asked,
-                )
+                ),
+                self.journal.record("armed", rule=rule.id),
             )
         except OSError as error:
             why = f"the journal cannot be written: {error.strerror}"
