@@ -321,8 +321,8 @@ def test_another_user_may_only_ask_who_we_are(server: Server) -> None:
     for method, parameters in (
         ("Attach", {"command": "true", "jail": server.jail}),
         ("Detach", {"all": True}),
-        ("List", {}),
-        ("Status", {}),
+        *((name, {}) for name in ("List", "Status", "Log", "Entries", "Hold", "Release")),
+        *(("Explain", {"jail": server.jail}), ("Fire", {"rule": "t1"}), ("Restart", {})),
     ):
         assert client.ask(method, **parameters) == {
             "error": "org.jaildaemon.NotPermitted",

@@ -106,6 +106,29 @@ def test_without_more_it_is_refused(server: Server, method: str) -> None:
     assert answer["parameters"]["why"] == 'the answer is long: call it with "more"'
 
 
+def test_what_comes_after_a_long_answer_waits_for_its_end(
+    server: Server, commands: Commands
+) -> None:
+    client = attach(server, "after")
+    client.say(
+        {"method": "org.jaildaemon.Entries", "more": True},
+        {"method": "org.jaildaemon.Status", "more": True},
+        {"method": "org.jaildaemon.Entries", "more": True, "parameters": {"last": 1}},
+    )
+    *first, status, latest, end = client.heard()
+    assert kinds(first[:-1]) == ["rule", "armed"]
+    assert (first[-1], status["parameters"]["rules"]) == ({"parameters": {}}, 1)
+    assert "continues" not in status
+    assert (kinds([latest]), end) == (["armed"], {"parameters": {}})
+
+
+def test_a_long_answer_that_nobody_wants_is_none(server: Server, commands: Commands) -> None:
+    client = attach(server, "after")
+    client.say({"method": "org.jaildaemon.Log", "more": True, "oneway": True})
+    assert client.heard() == []
+    assert client.ask("Status")["parameters"]["rules"] == 1
+
+
 @pytest.mark.parametrize("last", [-1, 1001])
 def test_last_has_bounds(server: Server, last: int) -> None:
     (answer,) = ask(server.connect(), "Log", last=last)
