@@ -318,12 +318,13 @@ def test_another_user_may_only_ask_who_we_are(server: Server) -> None:
     client = server.connect()
     client.say(GET_INFO, DESCRIBE)
     assert all("error" not in answer for answer in client.heard())
-    for method, parameters in (
+    calls: list[tuple[str, dict[str, object]]] = [
         ("Attach", {"command": "true", "jail": server.jail}),
         ("Detach", {"all": True}),
         *((name, {}) for name in ("List", "Status", "Log", "Entries", "Hold", "Release")),
         *(("Explain", {"jail": server.jail}), ("Fire", {"rule": "t1"}), ("Restart", {})),
-    ):
+    ]
+    for method, parameters in calls:
         assert client.ask(method, **parameters) == {
             "error": "org.jaildaemon.NotPermitted",
             "parameters": {
