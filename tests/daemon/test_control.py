@@ -322,7 +322,9 @@ def test_another_user_may_only_ask_who_we_are(server: Server) -> None:
         ("Attach", {"command": "true", "jail": server.jail}),
         ("Detach", {"all": True}),
         *((name, {}) for name in ("List", "Status", "Log", "Entries", "Hold", "Release")),
-        *(("Explain", {"jail": server.jail}), ("Fire", {"rule": "t1"}), ("Restart", {})),
+        ("Explain", {"jail": server.jail}),
+        ("Fire", {"rule": "t1"}),
+        ("Restart", {}),
     ]
     for method, parameters in calls:
         assert client.ask(method, **parameters) == {

@@ -10,6 +10,8 @@ from jaildaemon.backends.finding import Finding, tried
 
 assert sys.platform.startswith("freebsd")
 
+NO_JAIL = 2**31 - 1
+"""A jid that no jail has: above JAIL_MAX (kern_jail.c)."""
 GENERIC = "a kernel with what GENERIC has is needed"
 
 
@@ -52,10 +54,10 @@ def _boot() -> str:
 
 def _descriptors() -> str:
     try:
-        facts = libc.jail_get(jid=0, flags=libc.JAIL_GET_DESC)
+        facts = libc.jail_get(jid=NO_JAIL, flags=libc.JAIL_GET_DESC)
     except OSError as error:
         if error.errno == errno.EINVAL:
             return "none (before FreeBSD 15): jails are known by a process of theirs"
-        return "there"
+        return "there"  # ENOENT: the question was understood
     os.close(facts.desc)
     return "there"
