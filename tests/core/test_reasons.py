@@ -6,7 +6,7 @@ import pytest
 from jaildaemon.core.fleet import Fleet, Run, Stage
 from jaildaemon.core.lifecycle import Event, Phase
 from jaildaemon.core.limits import Limit
-from jaildaemon.core.reasons import why_not_armed
+from jaildaemon.core.reasons import ringing_others, why_not_armed
 from jaildaemon.core.rules import Policy, Respawn
 from tests.core.made import AFTER, NOW, add, armed, at, ring
 
@@ -93,17 +93,5 @@ def test_every_overlap_of_a_jail_is_found_and_none_across_jails() -> None:
         ("X", "two"),
     ]:
         add(fleet, title, jail)
-    found = [f"{m.rule.jail}/{m.rule.title}" for m in fleet.all_overlapping()]
+    found = [f"{m.rule.jail}/{m.rule.title}" for m in ringing_others(fleet.members.values())]
     assert found == ["web/B", "db/BELL", "two/None"]
-
-
-def test_all_rules_of_a_name_are_found_and_an_id_is_stronger() -> None:
-    fleet = Fleet("x")
-    one, two = add(fleet, "A", "web"), add(fleet, "A", "db")
-    add(fleet, "t1", "web")
-    add(fleet, None, "web")
-    assert fleet.find_all("t1") == [one]
-    assert fleet.find_all("A") == [one, two]
-    assert fleet.find_all("db/A") == [two]
-    assert fleet.find_all("C") == []
-    assert fleet.find_all(None) == []

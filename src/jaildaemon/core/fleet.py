@@ -219,19 +219,15 @@ class Fleet:
             return Do(Act.SETTLE, run.member, run)
         return self._submit(run)
 
-    def find_all(self, name: str | None) -> list[Member]:
-        """Return the rules whose id, JAIL/TITLE or TITLE is `name`; an id is stronger."""
+    def find(self, name: str, what: str) -> Member:
+        """Return the rule whose id, JAIL/TITLE or unique TITLE is `name`."""
         if name in self.members:
-            return [self.members[name]]
-        return [
+            return self.members[name]
+        found = [
             m
             for m in self.members.values()
             if m.rule.title is not None and name in (f"{m.rule.jail}/{m.rule.title}", m.rule.title)
         ]
-
-    def find(self, name: str, what: str) -> Member:
-        """Return the rule whose id, JAIL/TITLE or unique TITLE is `name`."""
-        found = self.find_all(name)
         if not found:
             raise NoSuchRule(what, name, "no such rule", "see jaildaemon list")
         if len(found) > 1:
@@ -241,18 +237,6 @@ class Fleet:
     def of_jail(self, jail_key: str) -> list[Member]:
         """Return the rules of one jail."""
         return list(self._by_jail.get(jail_key, {}).values())
-
-    def all_overlapping(self) -> list[Member]:
-        """Return the rules whose title rings another's probe too; see `overlapping`."""
-        found: list[Member] = []
-        for jail in self._by_jail.values():
-            # One search in all names at once: a status is asked for every few seconds.
-            names = {m.rule.id: process_title(m.rule.title) for m in jail.values()}
-            text = "\n".join(names.values())
-            for rule, member in jail.items():
-                title = member.rule.title or NAME
-                found += [member] * (text.count(title) > names[rule].count(title))
-        return found
 
     def overlapping(self, member: Member) -> list[Member]:
         """Return the rules of the same jail that `pkill -f` with a title may hit too."""

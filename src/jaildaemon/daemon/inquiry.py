@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Protocol
 from jaildaemon.core import breaker, wire
 from jaildaemon.core.entries import Entries, Entry
 from jaildaemon.core.fleet import Member, Shown
-from jaildaemon.core.reasons import why_not_armed
+from jaildaemon.core.reasons import ringing_others, why_not_armed
 from jaildaemon.core.text import shown
 from jaildaemon.daemon import schema
 from jaildaemon.daemon.call import Call, Parameters
 from jaildaemon.daemon.hub import Hub
-from jaildaemon.errors import NoSuchRule, Refused
+from jaildaemon.errors import Ambiguous, NoSuchRule, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +83,7 @@ class Inquiry:
         """Answer with the rules of a jail that a title rings."""
         members = self._rules.of_jail(wish.jail)
         if not members:
-            jail = self._hub.resolve(wish.jail)  # NoSuchJail
+            jail = self._hub.share(self._hub.backend.resolve(wish.jail))  # NoSuchJail
             members = self._hub.fleet.of_jail(jail.key)
             self._hub.forget_jail(jail.key)
         if wish.title is not None:
@@ -99,7 +99,7 @@ class Follower:
 
     def __init__(self, hub: Hub, call: Call, wish: schema.Log, *, ends: bool) -> None:
         self._watcher, self._call, self._wish = hub.backend.watcher, call, wish
-        self._known = hub.fleet.find_all(wish.rule)
+        self._known = wish.rule is not None and _is_known(hub, wish.rule)
         self._reader = hub.journal.reader()
         self._entries = Entries(wish.rule)
         self._ends = ends
@@ -164,6 +164,16 @@ class Follower:
         return NoSuchRule("log", self._wish.rule, "nothing is known of such a rule")
 
 
+def _is_known(hub: Hub, rule: str) -> bool:
+    try:
+        hub.fleet.find(rule, "log")
+    except NoSuchRule:
+        return False
+    except Ambiguous:
+        pass
+    return True
+
+
 def warnings(hub: Hub) -> list[str]:
     """Return what an administrator should look at, the gravest first."""
     now, found = hub.now(), []
@@ -185,7 +195,7 @@ def warnings(hub: Hub) -> list[str]:
     ]
     found += [
         f"{member.rule.id}: its title rings others of its jail too"
-        for member in hub.fleet.all_overlapping()
+        for member in ringing_others(hub.fleet.members.values())
     ]
     more = len(found) - MAX_WARNINGS
     return found[:MAX_WARNINGS] + ([f"and {more} more"] if more > 0 else [])
