@@ -43,6 +43,14 @@ docs: all
 	done
 	@echo "docs/architecture.md is fresh; the manual is in build/docs"
 
+# What tools/install.sh installs for the shells.
+completions: all
+	@$(BIN)/python tools/completions.py --write
+
+# What the README shows, made by the program itself.
+pictures: all
+	@$(BIN)/python tools/pictures.py --write
+
 # Needs no development tools: only python3, its venv module and a C compiler.
 install:
 	@PYTHON="$(PYTHON)" PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" sh tools/install.sh
@@ -55,4 +63,4 @@ clean:
 	rm -f $(HELPER)
 	find src tests tools bench -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: all demo test bench soak fuzz docs install lint clean
+.PHONY: all demo test bench soak fuzz docs completions pictures install lint clean

@@ -24,7 +24,8 @@ from jaildaemon.backends.throwaway import ThrowawayJail
 from jaildaemon.cli import commands, options
 from jaildaemon.core import rules, text, wire
 from jaildaemon.daemon import commands as host_commands
-from jaildaemon.daemon import control
+from jaildaemon.daemon import control, inquiry
+from tools import pictures
 
 ROOT = Path(__file__).resolve().parent.parent
 JAILDAEMON = str(Path(sys.executable).parent / "jaildaemon")
@@ -144,7 +145,15 @@ def test_the_readme_names_targets_and_files_that_there_are() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     named = re.findall(r"\b(?:docs|man|packaging)/[\w./]*\w|\b[A-Z]{4,}\.md\b", README)
     assert "SECURITY.md" in named
-    assert [name for name in named if not (ROOT / name).is_file()] == []
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("name", pictures.drawn())
+def test_a_picture_is_what_the_program_shows_now(name: str) -> None:
+    drawn = pictures.drawn()[name]
+    assert (pictures.PLACE / name).read_text(encoding="utf-8") == drawn, "stale: make pictures"
+    assert f"](docs/pictures/{name})" in README
+    assert "url(" not in re.sub(r"url\(#[\w-]+\)", "", drawn), "it loads something"
 
 
 def test_the_newest_entry_of_the_changelog_is_this_version_and_begins_with_security() -> None:
@@ -165,7 +174,7 @@ def test_the_protocol_has_the_access_table_of_the_program() -> None:
 def test_the_protocol_describes_every_method_and_names_the_missing_ones() -> None:
     assert set(re.findall(r"^### (\S+)$", PROTOCOL, re.MULTILINE)) == set(wire.ACCESS)
     (missing,) = re.findall(
-        r"^(`Log`.*?) are in the interface$", PROTOCOL, re.MULTILINE | re.DOTALL
+        r"^(`Reload`.*?) is in the interface$", PROTOCOL, re.MULTILINE | re.DOTALL
     )
     names = {f"{wire.INTERFACE}.{name}" for name in re.findall(r"`(\w+)`", missing)}
     assert names == wire.NOT_IMPLEMENTED
@@ -190,6 +199,9 @@ def test_the_protocol_has_the_limits_of_the_program() -> None:
         " uid 0",
         "the rest of a message that has begun": f"{control.MESSAGE_SECONDS:.0f} s",
         "arming a probe": f"{base.ARMING_SECONDS:.0f} s",
+        "clients that read the log": f"{inquiry.MAX_FOLLOWERS}",
+        "`last` of Log and Entries": f"{inquiry.MAX_LAST}",
+        "the warnings of Status": f"{inquiry.MAX_WARNINGS}",
     }
     for what, limit in figures.items():
         assert f"| {what} | {limit} |" in PROTOCOL
@@ -257,7 +269,10 @@ def answer(path: str, message: str) -> dict[str, Any]:
 def test_each_example_of_the_protocol_is_answered_so(jail: ThrowawayJail, tmp_path: Path) -> None:
     examples = re.findall(r"^> (.*)\n< (.*)$", PROTOCOL, re.MULTILINE)
     methods = {json.loads(call)["method"].rpartition(".")[2] for call, _ in examples}
-    assert methods == {"GetInfo", "Log", "Attach", "Detach", "List", "Status"}
+    assert methods == {
+        *("GetInfo", "Reload", "Attach", "Detach", "List", "Status"),
+        *("Fire", "Hold", "Release"),
+    }
     with running(tmp_path) as path:
         for call, written in examples:
             found = answer(path, call.replace('"4711"', json.dumps(jail.jail)))
@@ -280,7 +295,10 @@ def test_what_json_prints_is_as_the_protocol_has_it(jail: ThrowawayJail, tmp_pat
         assert printed("list") == {"version": 1, "rules": []}
         assert printed("detach", "--all") == {"version": 1, "ids": []}
         status = answer(path, '{"method":"org.jaildaemon.Status"}')["parameters"]
-        assert printed("status").keys() == status.keys()
+        names = {"daemon_version" if name == "version" else name for name in status}
+        found = printed("status")
+        assert found.pop("version") == 1
+        assert found.keys() == names
 
 
 def ringing_scripts() -> dict[str, str]:

@@ -151,7 +151,10 @@ def test_nothing_is_written_outside_of_destdir(staged: Path) -> None:
     assert outside == [
         "usr/local/bin/jaildaemon",
         f"usr/local/{system}",
+        "usr/local/share/bash-completion/completions/jaildaemon",
+        "usr/local/share/fish/vendor_completions.d/jaildaemon.fish",
         *(f"usr/local/share/man/man{p.suffix[1:]}/{p.name}" for p in ROOT.glob("man/*.[1-9]")),
+        "usr/local/share/zsh/site-functions/_jaildaemon",
     ]
 
 

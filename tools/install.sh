@@ -6,6 +6,7 @@
 #   PREFIX/bin/jaildaemon         a link into it
 #   PREFIX/share/man/man1         the manual page; FreeBSD's man(1) looks there
 #                                 and, for older ports, in PREFIX/man
+#   PREFIX/share                  the completions of bash, zsh and fish
 #   PREFIX/etc/rc.d/jaildaemon    on FreeBSD
 #   PREFIX/lib/systemd/system     on Linux
 #
@@ -95,6 +96,14 @@ for page in man/*.[1-9]; do
 	section=$destdir$prefix/share/man/man${page##*.}
 	mkdir -p "$section"
 	install -m 644 "$page" "$section/"
+done
+
+shells=$destdir$prefix/share
+for place in bash-completion/completions/jaildaemon:jaildaemon.bash \
+    zsh/site-functions/_jaildaemon:_jaildaemon \
+    fish/vendor_completions.d/jaildaemon.fish:jaildaemon.fish; do
+	mkdir -p "$(dirname "$shells/${place%%:*}")"
+	install -m 644 "packaging/completions/${place#*:}" "$shells/${place%%:*}"
 done
 
 case $(uname -s) in

@@ -2,15 +2,19 @@
 """A real daemon, and a jail for it."""
 
 import os
+import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from jaildaemon.backends.base import Death
+from jaildaemon.daemon.commands import Command
 from tests.contract.freebsd_jail import PersistentJail
 from tests.contract.linux_jail import NamespaceJail
 from tests.daemon.product import Daemon, short_directory
+from tests.daemon.runs import Commands
 from tests.daemon.server import Server
 
 
@@ -65,3 +69,22 @@ def server(directory: Path) -> Iterator[Server]:
     made = Server(directory)
     yield made
     made.close()
+
+
+@pytest.fixture
+def commands(server: Server, monkeypatch: pytest.MonkeyPatch) -> Commands:
+    """Give the commands of a server; every wait is of its middle length."""
+    made = Commands(server)
+
+    def start(
+        self: Command,
+        command: str,
+        _run_as: str,
+        values: dict[str, str],
+        ended: Callable[[Death], None],
+    ) -> None:
+        made.start(self, command, values, ended)
+
+    monkeypatch.setattr(Command, "start", start)
+    monkeypatch.setattr(random, "uniform", lambda _low, _high: 0.0)
+    return made

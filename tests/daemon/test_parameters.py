@@ -34,6 +34,18 @@ PARAMETERS = [
     ("Detach", "title", "string", False),
     ("Detach", "all", "bool", False),
     ("List", "jail", "string", False),
+    ("Log", "rule", "string", False),
+    ("Log", "last", "int", False),
+    ("Entries", "rule", "string", False),
+    ("Entries", "last", "int", False),
+    ("Explain", "jail", "string", True),
+    ("Explain", "title", "string", False),
+    ("Fire", "rule", "string", True),
+    ("Fire", "dry_run", "bool", False),
+    ("Hold", "rule", "string", False),
+    ("Hold", "all", "bool", False),
+    ("Release", "rule", "string", False),
+    ("Release", "all", "bool", False),
     (f"{SERVICE}.GetInterfaceDescription", "interface", "string", True),
 ]
 VALUES: dict[str, Any] = {
@@ -66,6 +78,8 @@ def good(server: Server, method: str) -> dict[str, Any]:
     """Return parameters that a method takes."""
     return {
         "Attach": {"command": "true", "jail": server.jail},
+        "Explain": {"jail": server.jail},
+        "Fire": {"rule": "t1"},
         f"{SERVICE}.GetInterfaceDescription": {"interface": "org.jaildaemon"},
     }.get(method, {})
 
@@ -106,6 +120,7 @@ def test_a_parameter_that_is_missing_is_named(server: Server, method: str, name:
     "method",
     [
         *("Attach", "Detach", "List", "Status"),
+        *("Log", "Entries", "Explain", "Fire", "Hold", "Release"),
         *(f"{SERVICE}.GetInfo", f"{SERVICE}.GetInterfaceDescription"),
     ],
 )

@@ -6,93 +6,13 @@ The commands are fake processes too; tests/kernel runs real ones.
 
 import errno
 import os
-import random
 import signal
-from collections.abc import Callable
 
 import pytest
 
 from jaildaemon.backends.base import Death
-from jaildaemon.daemon.commands import Command
-from tests.contract.fake_watcher import FakeProcess
-from tests.daemon.server import Message, Server, Wire
-
-DONE = Death(None, 0)
-
-
-class Commands:
-    """Stands in for Command.start: every run is a fake process, to be ended by the test."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self.running: list[FakeProcess] = []
-        self.values: list[dict[str, str]] = []
-        self.error: OSError | None = None
-
-    def start(
-        self, made: Command, command: str, values: dict[str, str], ended: Callable[[Death], None]
-    ) -> None:
-        """Start one."""
-        if self.error is not None:
-            raise self.error
-        process = self._server.backend.add_process(title=command, asleep=True)
-        self._server.backend.watcher.watch_process(process.pid, ended)
-        self.running.append(process)
-        self.values.append(values)
-        made.pid = process.pid
-
-    def end(self, death: Death = DONE) -> None:
-        """End the oldest."""
-        self._server.backend.end(self.running.pop(0), death)
-        self._server.settle()
-
-
-@pytest.fixture
-def commands(server: Server, monkeypatch: pytest.MonkeyPatch) -> Commands:
-    """Give the commands of a server; every wait is of its middle length."""
-    made = Commands(server)
-
-    def start(
-        self: Command,
-        command: str,
-        _run_as: str,
-        values: dict[str, str],
-        ended: Callable[[Death], None],
-    ) -> None:
-        made.start(self, command, values, ended)
-
-    monkeypatch.setattr(Command, "start", start)
-    monkeypatch.setattr(random, "uniform", lambda _low, _high: 0.0)
-    return made
-
-
-def attach(server: Server, respawn: str = "no", **more: object) -> Wire:
-    """Attach one rule; return the client."""
-    client = server.connect()
-    answer = client.ask(
-        "Attach", command="true", jail=server.jail, policy={"respawn": respawn}, **more
-    )
-    assert "error" not in answer
-    return client
-
-
-def probes(server: Server) -> list[FakeProcess]:
-    """Return the probes that stand in the jail."""
-    return [p for p in server.backend.processes.values() if p.jail == server.jail]
-
-
-def ring(server: Server, signum: int = signal.SIGHUP) -> None:
-    """Signal the one probe, from inside the jail."""
-    (probe,) = probes(server)
-    server.backend.kill(probe.pid, signum)
-    server.settle()
-
-
-def rule(client: Wire) -> Message:
-    """Return the one rule, as it is listed."""
-    (found,) = client.ask("List")["parameters"]["rules"]
-    listed: Message = found
-    return listed
+from tests.daemon.runs import DONE, Commands, attach, probes, ring, rule
+from tests.daemon.server import Server
 
 
 def test_one_shot_runs_once_and_leaves_nothing(server: Server, commands: Commands) -> None:

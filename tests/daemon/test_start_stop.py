@@ -305,7 +305,9 @@ def test_usr1_logs_the_counts(daemon: Daemon, jail: str) -> None:
     assert run("-c", "true", "-j", jail, "-f", daemon.socket).returncode == 0
     os.kill(daemon.pid, signal.SIGUSR1)
     line = daemon.lines.wait_for("status")
-    assert line == "jaildaemon: status: 1 rules, 0 running, 0 triggers, 0 refused"
+    assert line == (
+        "jaildaemon: status: 1 rules, 1 probes, 0 running, 0 queued, 0 triggers, 0 refused"
+    )
 
 
 def test_nothing_is_left_of_it_in_the_jail(daemon: Daemon, jail: str) -> None:

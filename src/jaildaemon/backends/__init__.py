@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from jaildaemon.backends.base import Backend
+from jaildaemon.backends.finding import Finding
 from jaildaemon.backends.throwaway import FreeBSDJail, LinuxNamespaces, ThrowawayJail
 from jaildaemon.errors import Refused
 
@@ -27,3 +28,21 @@ def this_system(helper: Path = HELPER) -> Backend:
 def throwaway_jail() -> ThrowawayJail:
     """Make a jail for the demo."""
     return LinuxNamespaces() if sys.platform == "linux" else FreeBSDJail()
+
+
+def checks() -> list[Finding]:
+    """Examine the kernel at hand, for doctor."""
+    if sys.platform == "linux":
+        from jaildaemon.backends import linux_checks
+
+        return linux_checks.checks()
+    if sys.platform.startswith("freebsd"):
+        from jaildaemon.backends import freebsd_checks
+
+        return freebsd_checks.checks()
+    return []
+
+
+def jails_have_proc() -> bool:
+    """Say whether a shell in a jail finds processes in /proc: FreeBSD's have pkill(1) instead."""
+    return sys.platform == "linux"

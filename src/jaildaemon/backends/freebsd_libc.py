@@ -186,6 +186,15 @@ def environment(pid: int) -> list[bytes]:
     return buffer.raw[:size].split(b"\0")
 
 
+def sysctl_int(name: str) -> int:
+    """Return a value by its name; sysctlbyname(3), ENOENT where this kernel has none."""
+    value, size = ctypes.c_int(), ctypes.c_size_t(ctypes.sizeof(ctypes.c_int))
+    at = ctypes.cast(ctypes.byref(value), ctypes.c_void_p)
+    if _libc.sysctlbyname(name.encode(), at, ctypes.byref(size), None, 0) < 0:
+        raise _oserror(f"sysctl {name}")
+    return value.value
+
+
 def boot_id() -> bytes | None:
     """Return the 16 random bytes of this boot; kern.boot_id (14 and later), else None."""
     buffer = ctypes.create_string_buffer(BOOT_ID_SIZE)

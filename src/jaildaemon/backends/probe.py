@@ -74,6 +74,11 @@ class Probe:
         """End it, armed or not; the owner hears `ended` or `failed` when it is reaped."""
         self.fail(ArmingError(_ATTACH, self._jail.name, "withdrawn before it was armed"))
 
+    def ring(self, signum: int) -> None:
+        """Signal the armed probe, as anybody in its jail might."""
+        if self.pid is not None and self.pid in self._alive:
+            self._watcher.signal_process(self.pid, signum)
+
     def fail(self, error: JaildaemonError) -> None:
         """End what there is, and keep the first reason."""
         self._error = self._error or error

@@ -17,6 +17,10 @@ from jaildaemon.errors import (
     Refused,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 _START_HINT = "start one with jaildaemon -D, or name its socket with -f"
 
 
@@ -62,31 +66,50 @@ def _error(what: str, name: str, parameters: dict[str, object]) -> JaildaemonErr
     return kind(asked, on, why, None if hint is None else str(hint))
 
 
+def _answers(
+    path: str, method: str, parameters: dict[str, object], *, more: bool
+) -> "Iterator[tuple[dict[str, object], bool]]":
+    """Call a method; give each answer, and whether others follow."""
+    what = "log" if method == "Entries" else method.lower()
+    with _connect(path, what) as sock:
+        if not _server_is_ours(sock):
+            raise NotPermitted(what, path, "the server is neither root's nor yours")
+        decoder = wire.Decoder(limit=None)
+        continues = True
+        try:
+            try:  # noqa: SIM105 - contextlib would be one more module to load
+                sock.sendall(wire.call(f"{wire.INTERFACE}.{method}", parameters, more=more))
+            except BrokenPipeError:
+                pass  # hung up on before we were heard: what it said lies there to be read
+            while continues:
+                while (answer := decoder.next()) is None:
+                    data = sock.recv(65536)
+                    if not data:
+                        why = "the daemon ended the connection without an answer"
+                        raise NoDaemon(what, path, why)
+                    decoder.feed(data)
+                result = answer.get("parameters", {})
+                if not isinstance(result, dict):
+                    raise Refused(what, path, "the daemon's answer is not one")
+                if "error" in answer:
+                    raise _error(what, str(answer["error"]), result)
+                continues = answer.get("continues") is True
+                yield result, continues
+        except (OSError, wire.ProtocolError) as error:
+            raise NoDaemon(what, path, f"the daemon does not answer: {error}") from error
+
+
 def call(path: str, method: str, parameters: dict[str, object]) -> dict[str, object]:
     """Call a method of org.jaildaemon at the socket `path`; return its reply.
 
     Raises what the daemon answered, NoDaemon where none does.
     """
-    what = method.lower()
-    with _connect(path, what) as sock:
-        if not _server_is_ours(sock):
-            raise NotPermitted(what, path, "the server is neither root's nor yours")
-        decoder = wire.Decoder(limit=None)
-        try:
-            try:  # noqa: SIM105 - contextlib would be one more module to load
-                sock.sendall(wire.call(f"{wire.INTERFACE}.{method}", parameters))
-            except BrokenPipeError:
-                pass  # hung up on before we were heard: what it said lies there to be read
-            while (answer := decoder.next()) is None:
-                data = sock.recv(65536)
-                if not data:
-                    raise NoDaemon(what, path, "the daemon ended the connection without an answer")
-                decoder.feed(data)
-        except (OSError, wire.ProtocolError) as error:
-            raise NoDaemon(what, path, f"the daemon does not answer: {error}") from error
-    result = answer.get("parameters", {})
-    if not isinstance(result, dict):
-        raise Refused(what, path, "the daemon's answer is not one")
-    if "error" in answer:
-        raise _error(what, str(answer["error"]), result)
-    return result
+    for result, _ in _answers(path, method, parameters, more=False):
+        return result
+    raise AssertionError("an answer or an error")
+
+
+def stream(path: str, method: str, parameters: dict[str, object]) -> "Iterator[dict[str, object]]":
+    """Call a method that has many answers; give each as it comes."""
+    for result, _ in _answers(path, method, parameters, more=True):
+        yield result

@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Tables for people.  Every text from a rule is shown escaped, with markup off."""
 
+import shlex
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from jaildaemon.core.text import shown
+from jaildaemon.core.text import process_title, shown
 
 View = Callable[[dict[str, Any]], None]
+Rule = dict[str, Any]
+
+MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
-def _console() -> Console:
+def new_console() -> Console:
+    """Return what is written to: standard output, 80 columns where it is no terminal."""
     return Console(markup=False, highlight=False, emoji=False)
 
 
@@ -21,37 +27,171 @@ def _text(value: object) -> Text:
     return Text("" if value is None else shown(str(value)))
 
 
-def rules(parameters: dict[str, Any]) -> None:
+def _say(text: str) -> None:
+    new_console().print(Text(text), soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    """Return a time for a narrow column: its two largest units are enough for people."""
+    whole = max(0, round(seconds))
+    for unit, size, smaller, letter in ((DAY, "d", HOUR, "h"), (HOUR, "h", MINUTE, "m")):
+        if whole >= unit:
+            rest = whole % unit // smaller
+            return f"{whole // unit}{size}{rest}{letter}" if rest else f"{whole // unit}{size}"
+    return f"{whole // MINUTE}m{whole % MINUTE}s" if whole >= MINUTE else f"{whole}s"
+
+
+def _distance(time: str | None, now: datetime) -> str:
+    """Return how long ago a time is, or how far ahead."""
+    if time is None:
+        return ""
+    return _duration(abs((datetime.fromisoformat(time) - now).total_seconds()))
+
+
+def rules(parameters: dict[str, Any], now: datetime) -> None:
     """Show the rules, one line each, and below it why one is not armed."""
-    found = parameters["rules"]
-    console = _console()
+    show_rules(parameters["rules"], now, new_console())
+
+
+WIDEST = {"ID": 12, "STATE": 8, "JAIL": 12, "TITLE": 14, "LAST": 6, "NEXT": 6, "REFUSED": 7}
+"""Together they leave room for the command in 80 columns."""
+NARROWEST = 8
+
+
+def show_rules(found: list[Rule], now: datetime, console: Console) -> None:
+    """Show the rules on `console`."""
     if not found:
         console.print("no rules")
         return
-    table = Table(box=None, pad_edge=False, show_edge=False)
-    for name in ("ID", "STATE", "JAIL", "TITLE", "COMMAND", "LAST TRIGGER", "REFUSED"):
-        table.add_column(name, overflow="ellipsis", no_wrap=name != "COMMAND")
-    for rule in found:
-        cells = ("id", "state", "jail", "title", "command", "last_trigger", "refused")
-        table.add_row(*(_text(rule.get(cell)) for cell in cells))
+    columns = {
+        name: [shown(str(rule.get(name.lower()) or "")) for rule in found]
+        for name in ("ID", "STATE", "JAIL", "TITLE", "COMMAND")
+    }
+    columns["LAST"] = [_distance(rule.get("last_trigger"), now) for rule in found]
+    columns["NEXT"] = [_distance(rule.get("next_arming"), now) for rule in found]
+    columns["REFUSED"] = [str(rule["refused"]) for rule in found]
+    widths = {
+        name: min(WIDEST[name], max(map(len, [name, *columns[name]])))
+        for name in columns
+        if name != "COMMAND"
+    }
+    widths["COMMAND"] = max(NARROWEST, console.width - sum(widths.values()) - len(widths))
+    table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    for name in columns:
+        justify: JustifyMethod = "right" if name in ("LAST", "NEXT", "REFUSED") else "left"
+        table.add_column(
+            name, width=widths[name], justify=justify, overflow="ellipsis", no_wrap=True
+        )
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*map(Text, row))
     console.print(table)
     for rule in found:
         if rule.get("reason"):
-            console.print(_text(f"{rule['id']}: {rule['reason']}"))
+            words = "warning" if rule["state"] == "armed" else "not armed"
+            console.print(_text(f"{rule['id']}: {words}: {rule['reason']}"))
 
 
 def status(parameters: dict[str, Any]) -> None:
-    """Show the counts, one a line."""
-    console = _console()
-    for name, value in parameters.items():
-        if name == "warnings":
-            for warning in value:
-                console.print(_text(f"warning: {warning}"))
-        else:
-            console.print(_text(f"{name.replace('_', ' ')}: {value}"))
+    """Show the counts, one a line, and then what to look at."""
+    p = parameters
+    _say(f"jaildaemon {shown(p['version'])}, pid {p['pid']}, up {_duration(p['uptime_seconds'])}")
+    for name in ("rules", "probes", "running", "queued", "triggers", "refused"):
+        _say(f"{name:<9} {p[name]}")
+    for warning in p["warnings"]:
+        _say(f"warning: {shown(warning)}")
 
 
-def detached(parameters: dict[str, Any]) -> None:
-    """Show which rules were withdrawn."""
-    ids = parameters["ids"]
-    _console().print(_text(f"detached {' '.join(ids)}" if ids else "nothing to detach"))
+def ids(parameters: dict[str, Any], done: str) -> None:
+    """Show which rules something was done to."""
+    found = parameters["ids"]
+    _say(shown(f"{done} {' '.join(found)}") if found else f"{done} nothing")
+
+
+def fired(parameters: dict[str, Any]) -> None:
+    """Show what runs now."""
+    _say(shown(f"run {parameters['run']}: {parameters['would_run']}"))
+
+
+def dry_run(parameters: dict[str, Any], listed: list[Rule], name: str) -> None:
+    """Show what `fire` would do, and whether it would be refused."""
+    for rule in listed:
+        title = rule.get("title")
+        if name in (rule["id"], title, f"{rule['jail']}/{title}"):
+            _what_runs(rule)
+            break
+    refused = parameters.get("refused")
+    _say(f"refused now: {shown(refused)}" if refused else "nothing is in its way")
+
+
+FOLLOWS = {
+    "no": "then        nothing: the rule is gone",
+    "after": "then        another probe, when the command has ended",
+    "now": "then        another probe, at once",
+}
+
+
+def _what_runs(rule: Rule) -> None:
+    policy = rule["policy"]
+    _say(f"would run   {shown(rule['command'])}")
+    _say(f"as          {policy['run_as']}, on the host, by /bin/sh -c")
+    limits = [f"{policy['limit']} triggers", f"{policy['concurrency']} at once"]
+    limits += [f"{x} {policy[x]}" for x in ("cooldown", "settle") if policy[x] != "0s"]
+    limits += [f"timeout {policy['timeout']}"] if policy["timeout"] != "none" else []
+    _say(f"limits      {', '.join(limits)}")
+    _say(FOLLOWS[policy["respawn"]])
+
+
+def explain(parameters: dict[str, Any], *, by_proc: bool) -> None:
+    """Show what would happen if the bell of each rule were rung."""
+    for number, rule in enumerate(parameters["rules"]):
+        if number:
+            _say("")
+        _explain(rule, by_proc=by_proc)
+
+
+def _explain(rule: Rule, *, by_proc: bool) -> None:
+    policy, title = rule["policy"], rule.get("title")
+    name = shown(rule["jail"] if title is None else f"{rule['jail']}/{title}")
+    _say(f"rule        {shown(rule['id'])}, {name}")
+    source = "jaildaemon -c" if rule["source"] == "transient" else shown(rule["source"])
+    _say(f"from        {source}")
+    if rule["state"] == "armed":
+        _say(f"armed       yes, pid {rule['probe_pid']} of the host")
+        if rule.get("reason"):
+            _say(f"warning     {shown(rule['reason'])}")
+    else:
+        _say(f"armed       no: {shown(rule.get('reason') or rule['state'])}")
+    _what_runs(rule)
+    who = "root" if policy["uid"] == 0 else f"root, or uid {policy['uid']}"
+    signal = policy["signal"]
+    _say(f"rung by     SIG{signal} from {who} in the jail:")
+    whole = process_title(title)
+    _say(f"    pkill -{signal} -f {shlex.quote(f'^{_pattern(whole)}')}")
+    if by_proc:
+        _say("or without pkill:")
+        for line in (
+            "for p in /proc/[0-9]*; do",
+            '    t=; { IFS= read -r t <"$p/cmdline"; } 2>/dev/null || :',
+            f'    [ "$t" != {_double(whole)} ] || kill -{signal} "${{p#/proc/}}"',
+            "done",
+        ):
+            _say(f"    {line}")
+
+
+def _pattern(text: str) -> str:
+    """Return what matches `text` in basic and in extended expressions: busybox takes the former."""
+    found = "".join(f"[{c}]" if c in r"\.[*+?{()|$" else c for c in text)
+    return found.replace("^", r"\^")
+
+
+def _double(text: str) -> str:
+    """Return `text` for sh(1), quoted as the manual has it."""
+    return '"' + "".join(f"\\{c}" if c in '\\"$`' else c for c in text) + '"'
+
+
+def checks(parameters: dict[str, Any]) -> None:
+    """Show what was examined, a line each: ok, or what to do."""
+    for check in parameters["checks"]:
+        _say(shown(f"{'ok  ' if check['ok'] else 'BAD '} {check['name']}: {check['found']}"))
+        if check.get("hint"):
+            _say(shown(f"     {check['hint']}"))

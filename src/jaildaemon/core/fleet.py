@@ -63,6 +63,8 @@ class Run:
     member: "Member"
     stage: Stage
     triggered: Now
+    by: str | None = None
+    """Who fired it; None for whoever rang in the jail."""
 
 
 @dataclass(slots=True, eq=False)
@@ -78,6 +80,8 @@ class Member:
     reason: str | None = None
     armed_at: float | None = None
     last_trigger: float | None = None
+    last_run: str | None = None
+    """The run that the latest trigger of this life became."""
     last_end: float | None = None
     """When the latest run ended, steady."""
     next_arming: float | None = None
@@ -278,6 +282,7 @@ class Fleet:
         """Take the administrator's release of a held rule."""
         if member.life.phase is not Phase.HELD:
             raise Refused("release", member.rule.id, "is not held")
+        member.reason = None
         if member.full:
             return self.apply(member, Event.RELEASE_WAIT, now)
         rests = member.wait(now) > 0
@@ -315,6 +320,7 @@ class Fleet:
         self.triggers += 1
         self._last_run += 1
         run = Run(f"{self._life_id}.{self._last_run}", member, Stage.SETTLING, now)
+        member.last_run = run.id
         member.runs.append(run)
         if member.rule.policy.settle:
             return Do(Act.SETTLE, member, run)

@@ -22,14 +22,18 @@ ACCESS = {
     f"{INTERFACE}.Detach": "root",
     f"{INTERFACE}.List": "root",
     f"{INTERFACE}.Status": "root",
+    f"{INTERFACE}.Log": "root",
+    f"{INTERFACE}.Entries": "root",
+    f"{INTERFACE}.Explain": "root",
+    f"{INTERFACE}.Fire": "root",
+    f"{INTERFACE}.Hold": "root",
+    f"{INTERFACE}.Release": "root",
     f"{INTERFACE}.Restart": "root",
 }
 """Who may call what: "any" peer that may connect at all, or uid 0 of the
 daemon's own user namespace.  What is not here is not implemented."""
 
-NOT_IMPLEMENTED = frozenset(
-    f"{INTERFACE}.{name}" for name in ("Log", "Explain", "Fire", "Hold", "Release", "Reload")
-)
+NOT_IMPLEMENTED = frozenset({f"{INTERFACE}.Reload"})
 """What the interface promises and this version does not do yet."""
 
 
@@ -125,14 +129,16 @@ class Decoder:
         return decode(data)
 
 
-def call(method: str, parameters: dict[str, object]) -> bytes:
-    """Return a call of `method`."""
-    return encode({"method": method, "parameters": parameters})
+def call(method: str, parameters: dict[str, object], *, more: bool = False) -> bytes:
+    """Return a call of `method`; with `more`, one that may have many answers."""
+    message: dict[str, object] = {"method": method, "parameters": parameters}
+    return encode({**message, "more": True} if more else message)
 
 
-def reply(parameters: dict[str, object]) -> bytes:
-    """Return the answer to a call."""
-    return encode({"parameters": parameters})
+def reply(parameters: dict[str, object], *, continues: bool = False) -> bytes:
+    """Return the answer to a call; with `continues`, one that others follow."""
+    message: dict[str, object] = {"parameters": parameters}
+    return encode({**message, "continues": True} if continues else message)
 
 
 def error(name: str, parameters: dict[str, object]) -> bytes:

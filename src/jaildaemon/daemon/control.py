@@ -7,11 +7,13 @@ it may make us keep is bounded (docs/protocol.md).
 
 import errno
 import socket
+from collections.abc import Callable
 
 from jaildaemon.backends.base import Backend, Peer
 from jaildaemon.core import wire
+from jaildaemon.daemon.call import Call, Parameters, Pull
 from jaildaemon.daemon.journal import Log
-from jaildaemon.daemon.methods import Call, Methods, Parameters
+from jaildaemon.daemon.methods import Methods
 from jaildaemon.daemon.schema import BadParameter
 from jaildaemon.errors import JaildaemonError, NotPermitted
 
@@ -23,6 +25,8 @@ MESSAGE_SECONDS = 5.0
 PAUSE_SECONDS = 1.0
 """How long nothing is accepted when we are out of descriptors."""
 READ_BYTES = 16384
+STREAM_BYTES = 65536
+"""Of a long answer: what is made at a time, and no more before that has been taken."""
 COMPLAINTS, COMPLAINT_SECONDS = 5, 10.0
 """How many lines about bad clients the log takes in how long: it is read by people."""
 
@@ -36,6 +40,7 @@ class Connection:
         self._decoder = wire.Decoder()
         self._out = bytearray()
         self._call: Call | None = None
+        self._pull: Pull | None = None
         self._ending = self._taking = False
         self._deadline: int | None = None
         self._watcher.watch_fd(sock.fileno(), self._readable)
@@ -101,6 +106,8 @@ class Connection:
         method, parameters = untrusted.get("method"), untrusted.get("parameters", {})
         call = Call(self.peer, lambda result: self._answered(call, result))
         call.oneway = untrusted.get("oneway") is True
+        if untrusted.get("more") is True and not call.oneway:
+            call.stream = self._begin_stream
         if not isinstance(method, str):
             error = _invalid("method")
         elif method not in wire.ACCESS:
@@ -122,7 +129,7 @@ class Connection:
     def _answered(self, call: Call, result: Parameters | JaildaemonError) -> None:
         if self._sock.fileno() < 0 or self._call is not call:
             return
-        self._call = None
+        self._call = self._pull = None
         if not call.oneway:
             if isinstance(result, JaildaemonError):
                 self._answer_error(result)
@@ -134,6 +141,23 @@ class Connection:
     def _answer_error(self, error: JaildaemonError) -> None:
         name = error.varlink or f"{wire.INTERFACE}.Refused"
         self._reply(wire.error(name, error.parameters()))
+
+    def _begin_stream(self, pull: Pull) -> Callable[[], None]:
+        self._pull = pull
+        self._watcher.call_in(0, self._pump)
+        return self._pump
+
+    def _pump(self) -> None:
+        """Send what there is of a long answer, as much as the client takes."""
+        if self._out or self._sock.fileno() < 0:
+            return
+        while self._pull is not None and len(self._out) < STREAM_BYTES:
+            reply = self._pull()
+            if reply is None:
+                break
+            self._out += wire.reply(reply, continues=True)
+        if self._out:
+            self._writable()
 
     def _reply(self, data: bytes) -> None:
         self._out += data
@@ -157,6 +181,7 @@ class Connection:
         elif not self._taking:
             self._watcher.watch_fd(self._sock.fileno(), self._readable)
             self._watcher.call_in(0, self._next_calls)
+            self._watcher.call_in(0, self._pump)
 
     def _set_deadline(self, *, wanted: bool) -> None:
         if wanted and self._deadline is None:

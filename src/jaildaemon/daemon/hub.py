@@ -47,16 +47,44 @@ class Hub:
 
     def event(self, member: Member, event: Event) -> None:
         """Report what happened to a rule."""
-        if event is Event.ARMED and member.life.phase is Phase.NEW and not self._record(member):
+        new = member.life.phase is Phase.NEW
+        if event is Event.ARMED and new and not self._record(member):
             return
         if member.life.phase in (Phase.RESTING, Phase.FAILING):
             self.keepers[member.rule.id].settle_down()
+        if event is Event.DIED and member.life.phase is Phase.ARMED:
+            self._keep("died", member, reason=member.reason)
         self.perform(self.fleet.apply(member, event, now()))
+        if event is Event.ARMED and not new:
+            self._keep("armed", member)
         self._after(member)
 
-    def trigger(self, member: Member) -> None:
-        """Report that a rule's probe died of its signal."""
-        self.perform(self.fleet.trigger(member, now()))
+    def trigger(self, member: Member, by: str | None = None) -> None:
+        """Report that a rule's probe died of its signal; `by` whom, if not from inside."""
+        todo = self.fleet.trigger(member, now())
+        if member.life.phase is Phase.GONE and member.reason is None:
+            member.reason = "it was to ring once, and has rung"
+        for do in todo:
+            if do.run is not None:
+                do.run.by = by
+        self.perform(todo)
+        self._after(member)
+
+    def hold(self, member: Member, why: str) -> None:
+        """Hold a rule, until its release; OSError where that cannot be written down.
+
+        What has not started never will: it was to run under a rule that now is held.
+        """
+        self.journal.write(self.journal.record("hold", rule=member.rule.id, reason=why))
+        member.reason = why
+        self.event(member, Event.HOLD)
+        self._refuse_waiting(member, "the rule was held")
+
+    def release(self, member: Member, why: str) -> None:
+        """Release a held rule; OSError where that cannot be written down, Refused."""
+        if member.life.phase is Phase.HELD:
+            self.journal.write(self.journal.record("release", rule=member.rule.id, reason=why))
+        self.perform(self.fleet.release(member, now()))
         self._after(member)
 
     def ended(self, run: Run) -> None:
@@ -70,9 +98,16 @@ class Hub:
             return
         # First of all: the end of a run must not arm what is being withdrawn.
         self.event(member, Event.DETACH)
+        if not self.ending:
+            self._refuse_waiting(member, "the rule was withdrawn")
+
+    def _refuse_waiting(self, member: Member, why: str) -> None:
         for run in list(member.runs):
-            if run.stage is not Stage.RUNNING and not self.ending:
-                self.runner.refuse(run, "refused", "the rule was withdrawn")
+            if run.stage is not Stage.RUNNING:
+                self.runner.refuse(run, "refused", why)
+
+    def _keep(self, kind: str, member: Member, **values: object) -> None:
+        self.journal.keep(self.journal.record(kind, rule=member.rule.id, **values))
 
     def perform(self, todo: list[Do]) -> None:
         """Carry out what the fleet decided."""
@@ -106,7 +141,9 @@ class Hub:
                     title=rule.title,
                     command=rule.command,
                     policy=rule.policy.texts(),
-                )
+                    reason=keeper.asked,
+                ),
+                self.journal.record("armed", rule=rule.id),
             )
         except OSError as error:
             why = f"the journal cannot be written: {error.strerror}"
@@ -121,9 +158,7 @@ class Hub:
         if member.life.phase is Phase.GONE and not self.ending:
             known = self.journal.history.rules.get(rule)
             if known is not None and not known.gone:
-                self.journal.keep(
-                    self.journal.record("unrule", rule=rule, reason=member.reason or "detached")
-                )
+                self._keep("unrule", member, reason=member.reason or "detached")
         if member.life.over and rule in self.keepers:
             del self.keepers[rule]
             self.forget_jail(member.jail_key)

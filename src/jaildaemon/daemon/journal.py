@@ -19,6 +19,8 @@ NAME = "journal.jsonl"
 OLD_NAME = "journal.1.jsonl"
 MAX_BYTES = 10_000_000
 """Then a new journal is begun; the old one stays as OLD_NAME."""
+READ_BYTES = 65536
+"""Read at a time for somebody who wants the log: the probes are not kept waiting."""
 MAX_UNWRITTEN = 1000
 """Records kept in memory while nothing can be written: the first ones tell enough."""
 
@@ -29,10 +31,12 @@ class Journal:
     """The journal in `directory`, which is ours alone and locked."""
 
     def __init__(self, directory: Path, log: Log, now: Callable[[], Now]) -> None:
-        self._directory, self._log, self._now = directory, log, now
+        self.directory, self._log, self._now = directory, log, now
         self.history = History()
         self._begun = 0
         """How long the file was when it was begun: many rules alone may be MAX_BYTES."""
+        self.written: Callable[[], None] = lambda: None
+        """Called after what was written: somebody may be reading along."""
         self._unwritten: list[Record] = []
         """What could not be written: refusals that somebody will ask for."""
         try:
@@ -44,7 +48,7 @@ class Journal:
 
     def _open(self, name: str) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.open(self._directory / name, flags, 0o600)
+        return os.open(self.directory / name, flags, 0o600)
 
     def _load(self) -> int:
         """Read it all; return its size, a torn last line cut off."""
@@ -82,6 +86,7 @@ class Journal:
             self.history.read(dict(record))
         if self._size > self._begun + MAX_BYTES:
             self._begin_anew()
+        self.written()
 
     def keep(self, record: Record) -> None:
         """Write `record` now, or with the next that can be written."""
@@ -102,6 +107,15 @@ class Journal:
         """Have what was written survive the host too (fsync(2))."""
         os.fsync(self._fd)
 
+    @property
+    def unwritten(self) -> int:
+        """How many records wait until something can be written again."""
+        return len(self._unwritten)
+
+    def reader(self) -> "Reader":
+        """Return what reads the journal, from the oldest record there is."""
+        return Reader(self.directory)
+
     def check(self) -> None:
         """Raise OSError while nothing can be written."""
         if self._unwritten:
@@ -110,7 +124,7 @@ class Journal:
     def _begin_anew(self) -> None:
         """Replace the file by a new one with what still lives."""
         data = encode(self.history.snapshot())
-        path, old_path = self._directory / NAME, self._directory / OLD_NAME
+        path, old_path = self.directory / NAME, self.directory / OLD_NAME
         new_fd = -1
         try:
             new_fd = self._open(f"{NAME}.new")
@@ -130,3 +144,52 @@ class Journal:
             return
         os.close(self._fd)
         self._fd, self._size, self._begun = new_fd, len(data), len(data)
+
+
+class Reader:
+    """Reads both files from the first record on, some at a time, and then what is added.
+
+    It keeps a place in a file, not the records, so one that is slow costs no memory.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._buffer = b""
+        try:
+            self._fd = self._open(OLD_NAME)
+        except FileNotFoundError:
+            self._fd = self._open(NAME)
+
+    def _open(self, name: str) -> int:
+        return os.open(self._directory / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+    def read(self) -> list[Record] | None:
+        """Return the next records; None when there are no more for now; OSError."""
+        data = os.read(self._fd, READ_BYTES)
+        if not data and not self._next_file():
+            return None
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        records = []
+        for line in lines:
+            with contextlib.suppress(BadRecord):  # logged when the daemon read it
+                records.append(decode(line))
+        return records
+
+    def _next_file(self) -> bool:
+        """Go on where this file went on, once all of it is read."""
+        ours = os.fstat(self._fd)
+        if os.path.samestat(ours, os.stat(self._directory / NAME)):
+            return False
+        try:
+            follows = NAME if os.path.samestat(ours, os.stat(self._directory / OLD_NAME)) else None
+        except FileNotFoundError:
+            follows = NAME
+        # A reader that slept through a whole file finds it under the old name.
+        fd = self._open(follows or OLD_NAME)
+        os.close(self._fd)
+        self._fd, self._buffer = fd, b""
+        return True
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)

@@ -29,8 +29,8 @@ class Hub(Protocol):
     def event(self, member: Member, event: Event) -> None:
         """Report what happened to the rule."""
 
-    def trigger(self, member: Member) -> None:
-        """Report that the probe died of the signal."""
+    def trigger(self, member: Member, by: str | None) -> None:
+        """Report that the probe died of the signal; `by` whom, if not from inside."""
 
 
 class Keeper(ProbeOwner):
@@ -41,6 +41,10 @@ class Keeper(ProbeOwner):
         self.member, self.jail = member, jail
         self.error: JaildaemonError | None = None
         """Why the latest arming failed."""
+        self.asked: str | None = None
+        """Who asked for the rule."""
+        self._fired: str | None = None
+        """Who had the standing probe signalled, on the host."""
         self._probe: Probe | None = None
         self._timer: int | None = None
 
@@ -50,6 +54,11 @@ class Keeper(ProbeOwner):
         if self.member.life.phase is not Phase.ARMED or self._probe is None:
             return None
         return self._probe.pid
+
+    @property
+    def fired(self) -> bool:
+        """Whether the standing probe has been signalled on the host, and is not dead yet."""
+        return self._fired is not None
 
     def do(self, act: Act) -> None:
         """Carry out one act of the fleet that is about the probe."""
@@ -97,6 +106,12 @@ class Keeper(ProbeOwner):
         self._probe = Probe(self._hub.backend, self.jail, self)
         self._probe.adopt(pid)
 
+    def fire(self, by: str) -> None:
+        """Ring the standing probe: whatever follows is as if somebody in the jail had."""
+        assert self._probe is not None
+        self._fired = by
+        self._probe.ring(self._hub.backend.signals[self.member.rule.policy.signal])
+
     def _why_resting(self) -> str:
         limited = self.member.window.wait(self._hub.now().steady)
         return f"the limit of {self.member.rule.policy.limit} is reached" if limited else "cooldown"
@@ -132,7 +147,8 @@ class Keeper(ProbeOwner):
     def failed(self, error: JaildaemonError) -> None:
         """Take note that no probe came of it."""
         self._probe, self.error = None, error
-        self.member.reason = str(error)
+        if self.member.life.phase is not Phase.HOLDING:  # what is held has its reason
+            self.member.reason = str(error)
         lost = bool(getattr(error, "lost", False))
         if lost and self.member.life.phase is not Phase.NEW:
             self._say(f"gone: {error}")
@@ -140,10 +156,10 @@ class Keeper(ProbeOwner):
 
     def ended(self, death: Death) -> None:
         """Take the armed probe's end: the signal is the one bit, anything else is not."""
-        self._probe = None
+        self._probe, fired, self._fired = None, self._fired, None
         signals = self._hub.backend.signals
         if death.signal == signals[self.member.rule.policy.signal]:
-            self._hub.trigger(self.member)
+            self._hub.trigger(self.member, fired)
             return
         if self.member.life.phase is Phase.ARMED:
             self.member.reason = f"the probe died of {death}"

@@ -3,34 +3,25 @@
 
 import os
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 from jaildaemon import __version__
-from jaildaemon.backends.base import Peer
 from jaildaemon.core import breaker, wire
+from jaildaemon.core.entries import stamp
 from jaildaemon.core.fleet import Member
 from jaildaemon.core.lifecycle import Phase
+from jaildaemon.core.reasons import why_not_armed
 from jaildaemon.core.text import shown
 from jaildaemon.daemon import schema
+from jaildaemon.daemon.call import Call, Parameters, some
 from jaildaemon.daemon.commands import check_user
 from jaildaemon.daemon.hub import Hub
+from jaildaemon.daemon.inquiry import Inquiry, warnings
+from jaildaemon.daemon.orders import Orders
 from jaildaemon.errors import JaildaemonError, NotPermitted, Refused
-
-Parameters = dict[str, object]
-Answer = Callable[[Parameters | JaildaemonError], None]
-"""Called once: with the reply's parameters, or with the error."""
 
 DESCRIPTION = Path(__file__).parent.parent / "org.jaildaemon.varlink"
 SERVICE_DESCRIPTION = Path(__file__).parent.parent / "org.varlink.service.varlink"
-
-
-def stamp(seconds: float | None) -> str | None:
-    """Return a time as RFC 3339 UTC with milliseconds."""
-    if seconds is None:
-        return None
-    when = datetime.fromtimestamp(seconds, UTC)
-    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _present(parameters: Parameters) -> Parameters:
@@ -39,15 +30,6 @@ def _present(parameters: Parameters) -> Parameters:
 
 
 Restart = Callable[[Callable[[JaildaemonError | None], None]], None]
-
-
-class Call:
-    """One call: who asks, and where the answer goes.  `hung_up` is set by the caller's end."""
-
-    def __init__(self, peer: Peer, answer: Answer) -> None:
-        self.peer, self.answer = peer, answer
-        self.hung_up: Callable[[], None] = lambda: None
-        self.oneway = False
 
 
 class Methods:
@@ -70,6 +52,8 @@ class Methods:
             f"{wire.INTERFACE}.List": (schema.List, self.list_rules),
             f"{wire.INTERFACE}.Status": (schema.Nothing, self.status),
             f"{wire.INTERFACE}.Restart": (schema.Nothing, self.restart),
+            **Orders(self, hub).table,
+            **Inquiry(self, hub).table,
         }
 
     def call(self, method: str, parameters: object, call: Call) -> None:
@@ -120,7 +104,8 @@ class Methods:
             hub.forget_jail(jail.key)
             raise
         keeper = hub.keep(member, jail)
-        hub.log(f"{member.rule.id}: asked for by uid {call.peer.uid} pid {call.peer.pid}")
+        keeper.asked = f"asked for {call.who}"
+        hub.log(f"{member.rule.id}: {keeper.asked}")
         # Nobody would know of the rule: do not leave it behind.
         call.hung_up = lambda: hub.detach(member)
         replaced = [m for m in old if wish.replace and m.rule.title == wish.title]
@@ -156,16 +141,21 @@ class Methods:
         elif wish.rule is not None:
             members = [self.fleet.find(wish.rule, "detach")]
         elif wish.jail is not None:
-            members = self._of_jail(wish.jail, wish.title)
+            members = self.of_jail(wish.jail, wish.title)
         else:
             raise Refused("detach", "", "name a rule, a jail, or all")
         ids = [member.rule.id for member in members]
+        if ids:
+            self._hub.log(f"{some(ids)}: withdrawn {call.who}")
+        for member in members:
+            if member.life.phase is not Phase.GONE:  # one that has ended has its reason
+                member.reason = f"withdrawn {call.who}"
         self._withdraw(members, lambda: call.answer({"ids": ids}))
 
     def list_rules(self, wish: schema.List, call: Call) -> None:
         """Answer with every rule, or those of one jail."""
-        members = self.fleet.members.values() if wish.jail is None else self._of_jail(wish.jail)
-        call.answer({"rules": [self._rule(member) for member in members]})
+        members = self.fleet.members.values() if wish.jail is None else self.of_jail(wish.jail)
+        call.answer({"rules": [self.describe(member) for member in members]})
 
     def status(self, _: schema.Nothing, call: Call) -> None:
         """Answer with the counts."""
@@ -181,12 +171,13 @@ class Methods:
                 "queued": fleet.queued,
                 "triggers": fleet.triggers,
                 "refused": fleet.refused,
-                "warnings": [],
+                "warnings": warnings(self._hub),
             }
         )
 
     def restart(self, _: schema.Nothing, call: Call) -> None:
         """Replace the program by exec; the answer comes just before, or says why not."""
+        self._hub.log(f"restart asked for {call.who}")
         self._restart(lambda error: call.answer({} if error is None else error))
 
     # --- waiting for what was asked ------------------------------------------------
@@ -202,9 +193,13 @@ class Methods:
             done()
             return True
 
-        self._waiting.append(gone)
         for member in members:
             self._hub.detach(member)
+        self.wait_for(gone)
+
+    def wait_for(self, given: Callable[[], bool]) -> None:
+        """Call `given` now and after every change, until it says that it has answered."""
+        self._waiting.append(given)
         self._answer_waiting()
 
     def _answer_waiting(self) -> None:
@@ -213,7 +208,7 @@ class Methods:
         rest = [given for given in waiting if not given()]
         self._waiting = rest + self._waiting
 
-    def _of_jail(self, jail: str, title: str | None = None) -> list[Member]:
+    def of_jail(self, jail: str, title: str | None = None) -> list[Member]:
         """Return the rules of a jail, by what it was called at -j, its name or number."""
         return [
             m
@@ -225,7 +220,8 @@ class Methods:
         known = self._hub.jails[member.jail_key]
         return member.rule.jail, known.name, str(known.number)
 
-    def _rule(self, member: Member) -> Parameters:
+    def describe(self, member: Member) -> Parameters:
+        """Return a Rule of the interface."""
         keeper, rule = self._hub.keepers[member.rule.id], member.rule
         overlaps = [other.rule.id for other in self.fleet.overlapping(member)]
         warning = f"pkill -f may ring {', '.join(overlaps)} too" if overlaps else None
@@ -239,7 +235,7 @@ class Methods:
                 "policy": rule.policy.texts(),
                 "source": rule.source,
                 "state": member.shown(self._hub.now()).value,
-                "reason": member.reason or warning,
+                "reason": why_not_armed(member, self._hub.now()) or warning,
                 "probe_pid": keeper.probe_pid,
                 "armed_at": stamp(member.armed_at),
                 "last_trigger": stamp(member.last_trigger),

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from jaildaemon.backends.base import Backend, Death, Jail
 from jaildaemon.core.fleet import Do, Fleet, Now, Run
+from jaildaemon.core.journal import Record
 from jaildaemon.core.text import shown
 from jaildaemon.daemon.commands import Command, take_ring
 from jaildaemon.daemon.journal import Journal, Log
@@ -103,7 +104,7 @@ class Runner:
             return
         records = [journal.record("start", rule=rule.id, run=run.id)]
         if run.id not in self._recorded:
-            records.insert(0, journal.record("trigger", rule=rule.id, run=run.id))
+            records.insert(0, self._trigger(run))
         try:
             journal.write(*records)
         except OSError as error:
@@ -136,8 +137,11 @@ class Runner:
         self._commands[run.id] = command
         self._watch_timeout(run, command)
         self._keep(run, "pid", pid=command.pid)
-        what = shown(rule.command)
-        self._say(run, f"signal from jail {jail.name}; run {run.id} is pid {command.pid}: {what}")
+        who = f"signal from jail {jail.name}"
+        if run.by is not None:
+            who = f"fired {run.by} for jail {jail.name}"
+        what = f"run {run.id} is pid {command.pid} as {rule.policy.run_as}"
+        self._say(run, f"{who}; {what}: {shown(rule.command)}")
 
     def adopt(self, run: Run, pid: int, *, child: bool) -> None:
         """Take up a command that outlived the daemon that started it, or (`child`) its program."""
@@ -210,12 +214,16 @@ class Runner:
     def _record_trigger(self, run: Run) -> bool:
         journal = self._hub.journal
         try:
-            journal.write(journal.record("trigger", rule=run.member.rule.id, run=run.id))
+            journal.write(self._trigger(run))
         except OSError as error:
             self._refuse_soon(run, f"the journal cannot be written: {error.strerror}")
             return False
         self._recorded.add(run.id)
         return True
+
+    def _trigger(self, run: Run) -> Record:
+        by = None if run.by is None else f"fired {run.by}"
+        return self._hub.journal.record("trigger", rule=run.member.rule.id, run=run.id, reason=by)
 
     def _keep(self, run: Run, kind: str, **values: object) -> None:
         journal = self._hub.journal

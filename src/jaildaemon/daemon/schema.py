@@ -65,6 +65,38 @@ class List:
 
 
 @attrs.frozen
+class Log:
+    """Parameters of Log and of Entries."""
+
+    rule: str | None = None
+    last: int | None = None
+
+
+@attrs.frozen
+class Explain:
+    """Parameters of Explain."""
+
+    jail: str
+    title: str | None = None
+
+
+@attrs.frozen
+class Fire:
+    """Parameters of Fire."""
+
+    rule: str
+    dry_run: bool | None = None
+
+
+@attrs.frozen
+class Which:
+    """Parameters of Hold and of Release."""
+
+    rule: str | None = None
+    all: bool | None = None
+
+
+@attrs.frozen
 class Nothing:
     """Parameters of a method that has none."""
 

@@ -15,6 +15,7 @@ import attrs
 from jaildaemon import __version__
 from jaildaemon.backends import this_system
 from jaildaemon.backends.base import Backend
+from jaildaemon.core.lifecycle import Phase
 from jaildaemon.daemon.control import ControlServer
 from jaildaemon.daemon.files import (
     ControlSocket,
@@ -33,6 +34,7 @@ from jaildaemon.daemon.handover import (
     remember_program,
 )
 from jaildaemon.daemon.hub import Hub
+from jaildaemon.daemon.inquiry import warnings
 from jaildaemon.daemon.journal import Log
 from jaildaemon.daemon.logs import log_to_stderr, log_to_syslog
 from jaildaemon.daemon.methods import Methods
@@ -42,6 +44,9 @@ from jaildaemon.errors import JaildaemonError, Refused
 WITHDRAW_SECONDS = 5.0
 """How long the end waits for the last probe to be reaped.  A tracer in a jail
 may hold a zombie for good; the probe itself is dead by then."""
+
+STATUS_SIGNALS = [s for s in signal.Signals if s.name in ("SIGUSR1", "SIGINFO")]
+"""SIGINFO is the BSDs': what ^T sends."""
 
 Ready = Callable[[], None]
 
@@ -86,7 +91,7 @@ class Service:
                 signal.SIGTERM: self._end,
                 signal.SIGINT: self._end,
                 signal.SIGHUP: lambda: log("SIGHUP: there are no rules in files to reload"),
-                signal.SIGUSR1: self._log_status,
+                **dict.fromkeys(STATUS_SIGNALS, self._log_status),
             },
         )
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -158,9 +163,12 @@ class Service:
     def _log_status(self) -> None:
         fleet = self._hub.fleet
         self._log(
-            f"status: {len(fleet.members)} rules, {fleet.running} running, "
+            f"status: {len(fleet.members)} rules, {fleet.count(Phase.ARMED)} probes, "
+            f"{fleet.running} running, {fleet.queued} queued, "
             f"{fleet.triggers} triggers, {fleet.refused} refused"
         )
+        for warning in warnings(self._hub):
+            self._log(f"warning: {warning}")
 
 
 @attrs.frozen

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""`jaildaemon doctor`: whether this machine is as it must be; each line ok, or what to do."""
+
+import contextlib
+import os
+import shutil
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaildaemon import __version__
+from jaildaemon.backends import HELPER, checks, this_system, throwaway_jail, trust
+from jaildaemon.backends.base import Backend, Death, ProbeOwner
+from jaildaemon.backends.finding import Finding
+from jaildaemon.backends.probe import Probe
+from jaildaemon.cli import client, options
+from jaildaemon.core.text import process_title
+from jaildaemon.daemon.commands import PATH
+from jaildaemon.daemon.files import state_directory
+from jaildaemon.errors import JaildaemonError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FOUND_SOMETHING = 6
+ENGINES = {"docker": "docker", "podman": "podman", "lxc-info": "LXC", "machinectl": "nspawn"}
+ENGINES |= {"runc": "runc", "crun": "crun", "jail": "FreeBSD's jails"}
+AS_ROOT = "run this as root"
+
+
+def verdict(findings: list[Finding]) -> int:
+    """Return the exit code."""
+    return 0 if all(finding.ok for finding in findings) else FOUND_SOMETHING
+
+
+def examine(socket: str) -> list[Finding]:
+    """Examine everything.  What one needs another, which failed, is said only once."""
+    findings = [_root(), *checks(), _trusted("helper", HELPER)]
+    backend: Backend | None = None
+    try:
+        backend = this_system()
+    except JaildaemonError as error:
+        findings.append(_failed("backend", error))
+    except OSError as error:
+        findings.append(Finding("backend", ok=False, found=error.strerror or str(error)))
+    if backend is not None:
+        findings.append(_arming(backend))
+        findings.append(_state(backend, socket))
+    findings += [_socket(socket), _engines(), *_answer(socket)]
+    return findings
+
+
+def _failed(name: str, error: JaildaemonError) -> Finding:
+    return Finding(
+        name, ok=False, found=": ".join(x for x in (error.on, error.why) if x), hint=error.hint
+    )
+
+
+def _root() -> Finding:
+    uid = os.geteuid()
+    return Finding("user", ok=uid == 0, found=f"uid {uid}", hint=None if uid == 0 else AS_ROOT)
+
+
+def _trusted(name: str, path: Path) -> Finding:
+    """Look whether nobody but root can change a program of ours."""
+    try:
+        _, why = trust.read_program(path)
+        found = trust.directory_problem(str(path))
+    except OSError as error:
+        hint = "build it with make, or install it again"
+        return Finding(name, ok=False, found=f"{path}: {error.strerror}", hint=hint)
+    if why:
+        hint = f"chown root {path}; chmod go-w {path}"
+        return Finding(name, ok=False, found=f"{path} {why}", hint=hint)
+    if found:
+        hint = f"chown root {found[0]}; chmod go-w {found[0]}"
+        return Finding(name, ok=False, found=f"its directory {found[0]} {found[1]}", hint=hint)
+    return Finding(name, ok=True, found=str(path))
+
+
+class _Patient(ProbeOwner):
+    """Waits for one probe."""
+
+    def __init__(self) -> None:
+        self.over = self.stood = False
+        self.error: JaildaemonError | None = None
+        self.when_armed: Callable[[], None] = lambda: None
+
+    def armed(self) -> None:
+        """End it: it has shown that it can stand."""
+        self.stood = True
+        self.when_armed()
+
+    def failed(self, error: JaildaemonError) -> None:
+        """Keep the reason."""
+        self.over, self.error = True, error
+
+    def ended(self, death: Death) -> None:  # noqa: ARG002 - however it ended
+        """Take note."""
+        self.over = True
+
+
+def _arming(backend: Backend) -> Finding:
+    """Arm a probe in a jail that is made for it, and end both."""
+    name = "arming"
+    if os.geteuid() != 0:
+        return Finding(name, ok=False, found="not tried: only root may enter a jail", hint=AS_ROOT)
+    try:
+        with (
+            contextlib.closing(throwaway_jail()) as made,
+            contextlib.closing(backend.resolve(made.jail)) as jail,
+        ):
+            patient = _Patient()
+            probe = Probe(backend, jail, patient)
+            patient.when_armed = probe.kill
+            probe.arm(process_title("doctor"), 0, 0)
+            while not patient.over:
+                backend.watcher.wait()
+    except JaildaemonError as error:
+        return _failed(name, error)
+    except OSError as error:
+        return Finding(name, ok=False, found=f"no jail can be made to try it: {error}")
+    if patient.error is not None and not patient.stood:
+        return _failed(name, patient.error)
+    return Finding(name, ok=True, found="a probe stood in a jail made for it")
+
+
+def _state(backend: Backend, socket: str) -> Finding:
+    path = state_directory(backend.state_directory, socket, options.SOCKET)
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return Finding("state", ok=True, found=f"{path} is not there; the daemon makes it")
+    except OSError as error:
+        return Finding("state", ok=False, found=f"{path}: {error.strerror}", hint=AS_ROOT)
+    why = trust.problem(found)
+    if why is None and not stat.S_ISDIR(found.st_mode):
+        why = "is no directory"
+    hint = f"remove it, or chown root {path}; chmod 700 {path}"
+    if why:
+        return Finding("state", ok=False, found=f"{path} {why}", hint=hint)
+    free = shutil.disk_usage(path).free
+    return Finding(
+        "state", ok=free > 0, found=f"{path}, {free // 2**20} MiB free", hint="free some space"
+    )
+
+
+def _socket(socket: str) -> Finding:
+    try:
+        found = trust.directory_problem(socket)
+    except OSError as error:
+        return Finding("socket", ok=False, found=f"{socket}: its directory: {error.strerror}")
+    if found:
+        hint = f"chown root {found[0]}; chmod go-w {found[0]}"
+        return Finding("socket", ok=False, found=f"its directory {found[0]} {found[1]}", hint=hint)
+    return Finding("socket", ok=True, found=socket)
+
+
+def _answer(socket: str) -> list[Finding]:
+    try:
+        status = client.call(socket, "Status", {})
+        rules: Any = client.call(socket, "List", {})["rules"]
+    except JaildaemonError as error:
+        return [_failed("daemon", error)]
+    version = status["version"]
+    found = f"version {version}, pid {status['pid']}"
+    if version != __version__:
+        found = f"version {version} runs, and {__version__} is installed"
+    daemon = Finding("daemon", ok=version == __version__, found=found, hint="jaildaemon restart")
+    return [daemon, _rules(rules)]
+
+
+def _rules(rules: list[dict[str, Any]]) -> Finding:
+    """Count the rules by where they come from; name one that cannot be armed."""
+    sources: dict[str, int] = {}
+    for rule in rules:
+        source = "-c" if rule["source"] == "transient" else rule["source"]
+        sources[source] = sources.get(source, 0) + 1
+    found = ", ".join(f"{count} from {source}" for source, count in sources.items()) or "none"
+    failing = [rule for rule in rules if rule["state"] == "failing"]
+    if failing:
+        first = failing[0]
+        found = f"{first['id']} from {first['source']} is not armed: {first['reason']}"
+        found += f"; and {len(failing) - 1} more" if failing[1:] else ""
+    hint = "jaildaemon log shows what was tried"
+    return Finding("rules", ok=not failing, found=found, hint=hint)
+
+
+def _engines() -> Finding:
+    there = [name for tool, name in ENGINES.items() if shutil.which(tool, path=PATH)]
+    return Finding("engines", ok=True, found=", ".join(there) or "none")
