@@ -2,10 +2,15 @@
 """The subcommands."""
 
 import argparse
+import dataclasses
 import json
 import sys
 
+import attrs
+
 from jaildaemon.cli import client, options, views
+
+FOUND_SOMETHING = 6
 
 
 def _print(parameters: dict[str, object], *, as_json: bool, view: views.View) -> int:
@@ -31,6 +36,30 @@ def _detach(wish: argparse.Namespace) -> int:
     return _print(
         client.call(wish.socket, "Detach", parameters), as_json=wish.json, view=views.detached
     )
+
+
+def _reload(wish: argparse.Namespace) -> int:
+    found = client.call(wish.socket, "Reload", {})
+    return _print(found, as_json=wish.json, view=views.reloaded)
+
+
+def _check(wish: argparse.Namespace) -> int:
+    from jaildaemon import backends
+    from jaildaemon.daemon import config
+
+    named = wish.file if wish.file is not None else wish.config
+    files = config.Files.of(named, *backends.configuration())
+    if wish.file is not None:  # a draft: whose it is does not matter yet
+        files = attrs.evolve(files, trusted=False)
+    made, problems = config.examine(files)
+    parameters = {
+        "files": list(made.files),
+        "rules": len(made.rules),
+        "problems": [dataclasses.asdict(problem) for problem in problems],
+        "warnings": [dataclasses.asdict(warning) for warning in made.warnings],
+    }
+    _print(parameters, as_json=wish.json, view=views.checked)
+    return FOUND_SOMETHING if problems else 0
 
 
 def _restart(wish: argparse.Namespace) -> int:
@@ -74,6 +103,14 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--all", action="store_true")
     sub.add_argument("--title", metavar="TITLE", help="with --jail: only this title")
     sub.set_defaults(function=_detach)
+
+    add("reload", "Let the daemon read the rules in files anew.").set_defaults(function=_reload)
+
+    sub = add("check", "Say what is wrong with the rules in files, without a daemon.")
+    which = sub.add_mutually_exclusive_group()
+    which.add_argument("file", nargs="?", metavar="FILE", help="a draft; whose it is is not tested")
+    which.add_argument("--config", metavar="FILE", help="as the daemon would be given it")
+    sub.set_defaults(function=_check)
 
     sub = add("restart", "Let the daemon replace itself by its program as it is now installed.")
     sub.set_defaults(function=_restart)

@@ -55,3 +55,29 @@ def detached(parameters: dict[str, Any]) -> None:
     """Show which rules were withdrawn."""
     ids = parameters["ids"]
     _console().print(_text(f"detached {' '.join(ids)}" if ids else "nothing to detach"))
+
+
+def reloaded(parameters: dict[str, Any]) -> None:
+    """Show what a reload changed, a line for each kind that there is."""
+    console = _console()
+    for word in ("added", "removed"):
+        if parameters[word]:
+            console.print(_text(f"{word} {' '.join(parameters[word])}"), soft_wrap=True)
+    console.print(_text(f"kept {parameters['kept']}"))
+
+
+def checked(parameters: dict[str, Any]) -> None:
+    """Show every problem and warning, a line each; where there is none, what was read."""
+    console = _console()
+    for problem in parameters["problems"]:
+        console.print(_line(problem), soft_wrap=True)
+    for warning in parameters["warnings"]:
+        console.print(Text("warning: ") + _line(warning), soft_wrap=True)
+    if not parameters["problems"]:
+        where = ", ".join(parameters["files"]) or "no file"
+        console.print(_text(f"ok: {parameters['rules']} rules in {where}"), soft_wrap=True)
+
+
+def _line(problem: dict[str, str]) -> Text:
+    words = (problem[name] for name in ("file", "rule", "field", "what"))
+    return _text(": ".join(word for word in words if word))

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING
 from jaildaemon.backends.base import Backend, Jail
 from jaildaemon.core.fleet import Act, Do, Fleet, Member, Now, Run, Stage
 from jaildaemon.core.lifecycle import Event, Phase
+from jaildaemon.core.rules import Rule
 from jaildaemon.daemon.journal import Journal, Log
 from jaildaemon.daemon.keeper import Keeper
+from jaildaemon.daemon.roster import Roster
 from jaildaemon.daemon.runner import Runner
 from jaildaemon.errors import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from jaildaemon.errors import JaildaemonError
 
 
 def now() -> Now:
@@ -26,7 +30,7 @@ def now() -> Now:
 class Hub:
     """Everything that a daemon keeps, but its socket."""
 
-    def __init__(self, backend: Backend, state: Path, log: Log) -> None:
+    def __init__(self, backend: Backend, state: Path, log: Log, *, engines: bool = False) -> None:
         self.backend, self.log = backend, log
         self.started = now()
         self.journal = Journal(state, log, now)
@@ -34,6 +38,7 @@ class Hub:
         self.runner = Runner(self, state)
         self.keepers: dict[str, Keeper] = {}
         self.jails: dict[str, Jail] = {}
+        self.roster = Roster(self, engines=engines)
         self.ending = False
         """Set at the end of the daemon: nothing is armed or started, no rule is forgotten."""
         self.changed: Callable[[], None] = lambda: None
@@ -51,6 +56,8 @@ class Hub:
             return
         if member.life.phase in (Phase.RESTING, Phase.FAILING):
             self.keepers[member.rule.id].settle_down()
+        if event is Event.ARMED and member.rule.lasting:
+            self.note_jail(member)  # who lives in it may have come since
         self.perform(self.fleet.apply(member, event, now()))
         self._after(member)
 
@@ -59,9 +66,35 @@ class Hub:
         self.perform(self.fleet.trigger(member, now()))
         self._after(member)
 
+    def lost(self, member: Member, event: Event) -> None:
+        """Report that the jail of a rule in a file was found ended."""
+        self.event(member, event)
+        self.roster.lost(member)
+
+    def appear(self, member: Member, jail: Jail) -> None:
+        """Give a rule in a file, which waits or is held, its jail."""
+        self.keepers[member.rule.id].jail = jail
+        if member.life.phase is not Phase.HELD:
+            member.reason = None
+        todo = self.fleet.appear(member, jail.key, now())
+        self.note_jail(member)
+        self.perform(todo)
+        self._after(member)
+
+    def leave(self, member: Member) -> None:
+        """Take its jail from a rule in a file, which waits or is held."""
+        key = member.jail_key
+        self.fleet.move(member, "")
+        self.keepers[member.rule.id].jail = None
+        if member.life.phase is not Phase.HELD:
+            member.reason = None
+        self.forget_jail(key)
+
     def ended(self, run: Run) -> None:
         """Report that a run has ended, or will never start."""
         self.perform(self.fleet.run_ended(run, now()))
+        if run.jail_key != run.member.jail_key:
+            self.forget_jail(run.jail_key)
         self._after(run.member)  # the last run of a rule that is gone leaves nothing to do
 
     def detach(self, member: Member) -> None:
@@ -96,17 +129,10 @@ class Hub:
     def _record(self, member: Member) -> bool:
         """Write down a rule that is armed for the first time; else withdraw it."""
         keeper, rule = self.keepers[member.rule.id], member.rule
+        assert keeper.jail is not None
         try:
             self.journal.write(
-                self.journal.record(
-                    "rule",
-                    rule=rule.id,
-                    jail=rule.jail,
-                    identity=keeper.jail.identity(),
-                    title=rule.title,
-                    command=rule.command,
-                    policy=rule.policy.texts(),
-                )
+                self.journal.record("rule", **_shape(rule), identity=keeper.jail.identity())
             )
         except OSError as error:
             why = f"the journal cannot be written: {error.strerror}"
@@ -115,6 +141,21 @@ class Hub:
             self.event(member, Event.DETACH)
             return False
         return True
+
+    def note_jail(self, member: Member) -> None:
+        """Write down what a rule in a file is now, and which jail it has, if that is new.
+
+        What cannot be written keeps it from being armed (Keeper.arm).
+        """
+        rule, journal = member.rule, self.journal
+        jail = self.keepers[rule.id].jail
+        identity = {} if jail is None else jail.identity()
+        known = journal.history.rules.get(rule.id)
+        shape = _shape(rule)
+        if known is None or known.gone or any(known.record.get(k) != shape[k] for k in shape):
+            journal.keep(journal.record("rule", **shape, identity=identity))
+        elif jail is not None and known.record.get("identity") != identity:
+            journal.keep(journal.record("jail", rule=rule.id, identity=identity))
 
     def _after(self, member: Member) -> None:
         rule = member.rule.id
@@ -127,12 +168,14 @@ class Hub:
         if member.life.over and rule in self.keepers:
             del self.keepers[rule]
             self.forget_jail(member.jail_key)
+        if member.rule.lasting:
+            self.roster.settle(member)
         self.changed()
 
     @property
     def quiet(self) -> bool:
         """Whether nothing is in flight that an exec would break: no arming, no reader to start."""
-        settled = (Phase.NEW, Phase.ARMING, Phase.HOLDING, Phase.WITHDRAWING)
+        settled = (Phase.NEW, Phase.ARMING, Phase.HOLDING, Phase.WITHDRAWING, Phase.LEAVING)
         arming = any(m.life.phase in settled for m in self.fleet.members.values())
         return not arming and self.runner.quiet
 
@@ -144,15 +187,19 @@ class Hub:
 
     # --- jails -----------------------------------------------------------------------
 
-    def keep(self, member: Member, jail: Jail) -> Keeper:
+    def keep(self, member: Member, jail: Jail | None) -> Keeper:
         """Make the keeper of a rule that the fleet has."""
         keeper = Keeper(self, member, jail)
         self.keepers[member.rule.id] = keeper
         return keeper
 
-    def resolve(self, text: str) -> Jail:
-        """Return the jail that -j `text` means, one handle for all its rules."""
-        return self.share(self.backend.resolve(text))
+    def find(self, text: str, found: "Callable[[Jail | JaildaemonError], None]") -> None:
+        """Give the jail that -j `text` means, one handle for all its rules; at once or later."""
+
+        def answer(result: "Jail | JaildaemonError") -> None:
+            found(self.share(result) if isinstance(result, Jail) else result)
+
+        self.roster.names.find(text, answer)
 
     def share(self, fresh: Jail) -> Jail:
         """Return the handle in use for the same jail, or `fresh`."""
@@ -163,11 +210,23 @@ class Hub:
 
     def forget_jail(self, key: str) -> None:
         """Close a jail's handle when no rule is left that needs it."""
-        if not self.fleet.of_jail(key):
+        if not self.fleet.uses(key) and key not in self.roster.pinned:
             jail = self.jails.pop(key, None)
             if jail is not None:
                 jail.close()
 
     def jail_of(self, run: Run) -> Jail:
-        """Return the jail of a run's rule."""
-        return self.jails[run.member.jail_key]
+        """Return the jail that began a run."""
+        return self.jails[run.jail_key]
+
+
+def _shape(rule: Rule) -> dict[str, object]:
+    """Return what the journal says of a rule, but for its jail's identity."""
+    return {
+        "rule": rule.id,
+        "jail": rule.jail,
+        "title": rule.title,
+        "command": rule.command,
+        "policy": rule.policy.texts(),
+        "source": rule.source if rule.lasting else None,
+    }
