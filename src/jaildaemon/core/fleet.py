@@ -101,9 +101,15 @@ class Fleet:
         return member
 
     def restore_run(
-        self, member: Member, run_id: str, stage: Stage, triggered: Now, jail_key: str
+        self,
+        member: Member,
+        run_id: str,
+        stage: Stage,
+        triggered: Now,
+        jail_key: str | None = None,
     ) -> Run:
-        """Add a run that another life of the daemon began."""
+        """Add a run that another life of the daemon began; its jail may be gone by now."""
+        jail_key = member.jail_key if jail_key is None else jail_key
         run = Run(run_id, member, stage, triggered, jail_key)
         self._use(member, jail_key)
         member.runs.append(run)

@@ -155,9 +155,9 @@ class History:
             self.boot, self.rules = boot, {}
             for known in held:
                 if not known.gone:
-                    anew = KnownRule(known.record, deque(maxlen=known.times.maxlen))
-                    anew.held = known.held
-                    self.rules[str(known.record["rule"])] = anew
+                    said = {**known.record, "identity": {}}
+                    anew = KnownRule(said, deque(maxlen=known.times.maxlen), held=known.held)
+                    self.rules[str(said["rule"])] = anew
         self._boot_record = record
         self.last_id = max(self.last_id, int(_number(record.get("last_id"))))
         breaks = record.get("breaks")

@@ -238,8 +238,8 @@ class ControlSocket:
         By its path: nobody else can put anything there.
         """
         if group is None:
-            os.chmod(self.path, 0o600)
-            os.chown(self.path, -1, os.getegid())
+            if os.lstat(self.path).st_mode & 0o060:
+                os.chmod(self.path, 0o600)
         else:
             os.chown(self.path, -1, grp.getgrnam(group).gr_gid)
             os.chmod(self.path, 0o660)

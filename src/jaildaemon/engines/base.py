@@ -10,6 +10,7 @@ import os
 import pwd
 import re
 import signal
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -22,6 +23,8 @@ DIRECTORIES = ("/usr/bin", "/usr/sbin", "/bin", "/sbin", "/usr/local/bin", "/usr
 PATH = ":".join(DIRECTORIES)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 READ_BYTES = 65536
+WORDS = 500
+"""Bytes of what a command complained of: its last line is told on."""
 
 
 class Ended(Protocol):
@@ -110,7 +113,7 @@ class Child:
         self._loop, self._read, self._ended = loop, read, ended
         self._name = argv[0]
         self._death: Ended | None = None
-        self._last = b""
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it is reaped
         read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         os.set_blocking(write_fd, True)
         home = pwd.getpwuid(os.geteuid()).pw_dir
@@ -122,14 +125,14 @@ class Child:
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_DUP2, write_fd, 1),
-                    # What it complains of is told by its last words, in the same pipe.
-                    (os.POSIX_SPAWN_DUP2, write_fd, 2),
+                    (os.POSIX_SPAWN_DUP2, self._complaints.fileno(), 2),
                 ],
                 setsigmask=(),
                 setsid=True,
             )
         except (OSError, EngineError) as error:
             os.close(read_fd)
+            self._complaints.close()
             why = error.strerror if isinstance(error, OSError) else str(error)
             raise EngineError(f"{argv[0]} cannot be started: {why}") from error
         finally:
@@ -159,7 +162,6 @@ class Child:
         except BlockingIOError:
             return
         if untrusted:
-            self._last = (self._last + untrusted)[-500:]
             self._read(untrusted)
             return
         self._close()
@@ -175,7 +177,6 @@ class Child:
                 break
             if not untrusted:
                 break
-            self._last = (self._last + untrusted)[-500:]
             self._read(untrusted)
         self._close()
         self._settle()
@@ -185,10 +186,16 @@ class Child:
             return
         ended, self._ended = self._ended, lambda _: None
         if self._death.status == 0:
+            self._complaints.close()
             ended(None)
             return
-        words = self._last.decode(errors="replace").strip().splitlines()
-        ended(f"{self._name} failed: {words[-1] if words else self._death}")
+        ended(f"{self._name} failed: {self._last_words() or self._death}")
+
+    def _last_words(self) -> str:
+        with self._complaints as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - WORDS))
+            lines = file.read(WORDS).decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else ""
 
 
 class Question:

@@ -62,7 +62,7 @@ class Docker(Engine):
         def answered(answer: str | EngineError) -> None:
             if isinstance(answer, EngineError):
                 # One has ended meanwhile; what it says of the others is so.
-                gone = self.gone in answer.output.lower()
+                gone = self.gone in str(answer).lower()
                 done(_parse(answer.output) if gone else answer)
                 return
             done(_parse(answer))
