@@ -340,7 +340,9 @@ def test_a_rule_in_a_file_is_known_by_its_source() -> None:
 
 
 def test_its_next_jail_is_only_another_identity() -> None:
-    history = replayed([FILE_BOOT, FILE_RULE, of_bell("trigger"), of_bell("jail", identity={"x": 1})])
+    history = replayed(
+        [FILE_BOOT, FILE_RULE, of_bell("trigger"), of_bell("jail", identity={"x": 1})]
+    )
     known = history.rules["bell"]
     assert (known.record["identity"], known.record["command"]) == ({"x": 1}, "true")
     assert (known.triggers, list(known.runs)) == (1, ["r1"])
@@ -348,7 +350,13 @@ def test_its_next_jail_is_only_another_identity() -> None:
 
 
 def test_a_new_shape_of_a_rule_that_is_there_goes_on() -> None:
-    before = [FILE_BOOT, FILE_RULE, of_bell("trigger"), of_bell("start"), of_bell("hold", reason="x")]
+    before = [
+        FILE_BOOT,
+        FILE_RULE,
+        of_bell("trigger"),
+        of_bell("start"),
+        of_bell("hold", reason="x"),
+    ]
     shape = {**FILE_RULE, "command": "false", "policy": {"limit": "1/1m"}}
     known = replayed([*before, shape]).rules["bell"]
     assert known.record["command"] == "false"

@@ -318,9 +318,7 @@ def test_a_trigger_is_sorted_by_policy_runs_and_limit(
         assert [sort_trigger(policy, runs, wait) for runs in range(len(over))] == over
 
 
-@pytest.mark.parametrize(
-    ("policy", "within"), [s[1:3] for s in SORTED], ids=[s[0] for s in SORTED]
-)
+@pytest.mark.parametrize(("policy", "within"), [s[1:3] for s in SORTED], ids=[s[0] for s in SORTED])
 def test_the_one_shot_of_a_rule_in_a_file_is_spent_until_the_next_jail(
     policy: Policy, within: list[Event]
 ) -> None:

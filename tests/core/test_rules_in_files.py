@@ -56,9 +56,7 @@ def wrong(engines: tuple[str, ...] = ENGINES, **fields: Any) -> list[str]:
         ("docker:*", "docker:web\n", True),  # no name has one: engines' names are checked
     ],
 )
-def test_a_pattern_matches_no_dot_and_all_of_the_name(
-    pattern: str, jail: str, meant: bool
-) -> None:
+def test_a_pattern_matches_no_dot_and_all_of_the_name(pattern: str, jail: str, meant: bool) -> None:
     assert fits(pattern, jail) is meant
 
 
@@ -240,7 +238,7 @@ def test_a_document_is_toml() -> None:
     ],
 )
 def test_what_is_no_toml_is_said_with_its_place(data: bytes, words: str) -> None:
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 - its words are compared
+    with pytest.raises(ValueError) as caught:
         config.parse(data)
     assert words in str(caught.value)
 

@@ -48,7 +48,7 @@ from jaildaemon.backends.linux_watcher import LinuxWatcher
 
 MAX_PID = 2**22  # PID_MAX_LIMIT, linux/threads.h
 SO_PEERPIDFD = 77  # include/uapi/asm-generic/socket.h, 6.5 and later
-PID_HINT = "-j takes the host's pid of any process in the container"
+PID_HINT = "-j takes the host's pid of any process in the container, or ENGINE:NAME"
 
 CAP_SYS_ADMIN = 1 << 21  # linux/capability.h
 

@@ -13,7 +13,7 @@ SOCKET = "/var/run/jaildaemon.pipe"
 PIDFILE = "/var/run/jaildaemon.pid"
 
 USAGE = """\
-usage: jaildaemon -D [-F] [-p pidfile] [-f ipcsockpath] [--config file]
+usage: jaildaemon -D [-F] [-p pidfile] [-f ipcsockpath]
        jaildaemon -c command -j jid [-rR] [-u uid] [-g gid] [-t proctitle]
                   [-f ipcsockpath]
        jaildaemon subcommand ...

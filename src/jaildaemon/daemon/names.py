@@ -53,8 +53,8 @@ class Names(Protocol):
     def want(self, rules: Sequence[FileRule]) -> None:
         """Watch what these rules need, and nothing else."""
 
-    def look(self, name: str) -> None:
-        """Look again: what had this name has ended."""
+    def look(self, name: str, seconds: float) -> None:
+        """Look again, after so long: what had this name has ended."""
 
     def find(self, text: str, answer: Answer) -> None:
         """Say which jail -j `text` means, at once or later."""
@@ -84,10 +84,10 @@ class KernelNames:
             self.stop()
         self._look()
 
-    def look(self, name: str) -> None:
-        """Look for it soon: its end is still being taken note of."""
+    def look(self, name: str, seconds: float) -> None:
+        """Look for it soon, never at once: its end is still being taken note of."""
         del name
-        self._look_in(0)
+        self._look_in(seconds)
 
     def _look(self) -> None:
         self._timer = None
@@ -237,8 +237,11 @@ class _Follower:
             if not self._scanning:
                 self._call_in(SOON_SECONDS, self._scan)
 
-    def forget(self, name: str) -> None:
+    def forget(self, name: str, seconds: float) -> None:
         """Take note that what had this name has ended; the engine may say so later."""
+        if seconds:
+            self._call_in(seconds, lambda: self.forget(name, 0.0))
+            return
         self._known.pop(name, None)
         self._poke()
 
@@ -320,11 +323,11 @@ class EngineNames:
                 follower.rescan()
             follower.rules = [rule for rule in rules if rule.engine == name]
 
-    def look(self, name: str) -> None:
+    def look(self, name: str, seconds: float) -> None:
         """Let its engine be asked."""
         engine, _, plain = name.partition(":")
         if engine in self._followers:
-            self._followers[engine].forget(plain)
+            self._followers[engine].forget(plain, seconds)
 
     def find(self, text: str, answer: Answer) -> None:
         """Ask the engine for ENGINE:NAME, the kernel for anything else."""

@@ -25,6 +25,8 @@ ABSENT = "no such jail runs"
 SPENT = "its one shot is spent until the jail starts anew"
 CHANGED = "its rule changed"
 BROKEN = f"the host went down {breaker.MAX_BREAKS} times within an hour while it ran: a loop?"
+LOST_SECONDS = 1.0
+"""Until it is looked again for a jail that was said to run, and could not be entered."""
 _AT_REST = (Phase.WAITING, Phase.HELD)
 _ENDING = (Phase.HOLDING, Phase.WITHDRAWING, Phase.LEAVING, Phase.GONE)
 
@@ -185,13 +187,15 @@ class Roster:
 
     def _ended(self, name: str) -> None:
         self.gone(name)
-        self.names.look(name)
+        self.names.look(name, 0.0)
 
     def lost(self, member: Member) -> None:
         """Take note that a rule found its jail ended, before anybody else did."""
         jail = self.present.get(member.rule.jail)
         if jail is not None and jail.key == member.jail_key:
-            self._ended(member.rule.jail)
+            # Who says that it runs says so still: not at once again, and again.
+            self.gone(member.rule.jail)
+            self.names.look(member.rule.jail, LOST_SECONDS)
         else:
             self.settle(member)
 
