@@ -7,6 +7,7 @@ itself: processes move, and time passes, within `FakeWatcher.wait`.
 """
 
 import errno
+import functools
 import itertools
 import os
 import signal
@@ -149,7 +150,7 @@ class FakeBackend(Backend):
         """End a jail: every process in it is killed."""
         birth = self.jails.pop(name, None)
         for watched in [w for w in self._ends if w[:2] == (name, birth)]:
-            self.watcher.call_in(0, lambda w=watched: self._tell(w))
+            self.watcher.call_in(0, functools.partial(self._tell, watched))
         for process in list(self.processes.values()):
             if process.jail == name:
                 self.kill(process.pid, signal.SIGKILL)

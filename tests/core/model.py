@@ -82,7 +82,7 @@ class World:
             wait = max(wait, self.last_end + self.policy.cooldown - now)
         return max(0.0, wait)
 
-    def impossible(self) -> set[Event]:
+    def impossible(self) -> set[Event]:  # noqa: PLR0912 - one question a kind of event
         """Return what cannot happen, by what is there: not by the product's table."""
         events: set[Event] = set()
         if self.probe != "arming" or self.killed:

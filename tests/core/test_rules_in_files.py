@@ -133,6 +133,7 @@ def test_rules_are_the_same_whatever_file_they_are_in() -> None:
     assert not config.same(one, rule(command="false").rule("docker:web"))
 
 
+NO_DURATION = 'is no duration, which is a number and ms, s, m, h or d, such as "10s"'
 NO_NAME = "is empty, or has a control or other unprintable character"
 
 
@@ -162,9 +163,9 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
         "t1: gid: 4294967296 is not a number from 0 to 4294967294",
         "t1: signal: KILL is neither HUP nor USR1",
         't1: limit: \'10\' is neither "none" nor N/DUR, such as "30/1m", N up to 1000',
-        "t1: cooldown: '10' is no duration, which is a number and ms, s, m, h or d, such as \"10s\"",
-        "t1: timeout: 'x' is no duration, which is a number and ms, s, m, h or d, such as \"10s\"",
-        "t1: settle: '1y' is no duration, which is a number and ms, s, m, h or d, such as \"10s\"",
+        f"t1: cooldown: '10' {NO_DURATION}",
+        f"t1: timeout: 'x' {NO_DURATION}",
+        f"t1: settle: '1y' {NO_DURATION}",
         "t1: concurrency: 0 is not from 1 to 64",
         "t1: run_as: a b is no user name",
     ]

@@ -425,8 +425,8 @@ def test_the_breaker_holds_what_the_host_did_not_survive_ten_times(lives: Lives)
         hub = lives.live(rule())
         assert lives.states() == {"bell": "armed"}
         open_run(hub, "trigger", "start")
-    for boot in ("one more", "and another"):
-        lives.backend.the_boot = boot
+    for name in ("one more", "and another"):
+        lives.backend.the_boot = name
         lives.backend.begin_jail("web")
         hub = lives.live(rule())
         assert lives.states() == {"bell": "held"}

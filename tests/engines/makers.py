@@ -270,7 +270,10 @@ class LxcMaker(Maker):
 
     def pid(self, name: str) -> int:
         """Ask the engine."""
-        return int(self.host.must("lxc-info", f"--name={name}", "--pid", "--no-humanize"))
+        told = self.host.must("lxc-info", f"--name={name}", "--pid", "--no-humanize")
+        if not told.strip():
+            raise NoSuchKind(f"{name} does not run")
+        return int(told)
 
     def remove(self, name: str) -> None:
         """Kill it; its name is that of its directory."""

@@ -3,7 +3,6 @@
 
 import contextlib
 import os
-import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -237,15 +236,17 @@ def test_restart_leaves_the_probe_where_it_is(ruled: Ruled, maker: Maker) -> Non
         assert (after["state"], after["probe_pid"]) == ("armed", before["probe_pid"])
         maker.again(name)
         assert ruled.armed(rule) == maker.pid(name)
-        streams = engine_children(ruled.daemon.pid)
+        streams = streams_of(ruled.daemon.pid)
         assert len(streams) <= 1, streams
 
 
-def engine_children(pid: int) -> list[str]:
-    """Return the programs of the daemon's children that are no probes."""
+def streams_of(pid: int) -> list[str]:
+    """Return the commands among the daemon's children that follow an engine's events."""
     found = []
-    with contextlib.suppress(FileNotFoundError):
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split():
-            with contextlib.suppress(OSError):
-                found.append(Path(f"/proc/{child}/comm").read_text(encoding="ascii").strip())
-    return [name for name in found if not re.match("jailprobe|jailoutput", name)]
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    for child in children:
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+            if b"events" in words or words[0].endswith(b"lxc-monitor"):
+                found.append(b" ".join(words).decode())
+    return found
