@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from jaildaemon.core.config import Configuration
 from jaildaemon.daemon import config
 from jaildaemon.daemon.config import Files
 from tests.daemon.conftest import need_root
@@ -105,7 +106,7 @@ def test_a_named_file_must_be_there_and_the_systems_need_not(safe: Path) -> None
     path = safe / "jaildaemon.toml"
     assert problems(path) == ["No such file or directory"]
     files = Files(str(path), named=False, engines=ENGINES)
-    assert config.examine(files) == (config.Configuration(), [])
+    assert config.examine(files) == (Configuration(), [])
 
 
 def test_the_directory_beside_is_read_in_order(safe: Path) -> None:
@@ -134,25 +135,41 @@ def test_a_file_without_an_end_is_not_read_to_it(safe: Path) -> None:
 KNOWN = "respawn, uid, gid, signal, limit, cooldown, timeout, settle, concurrency, run_as"
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("rule = 1\n", ["rule: is written [[rule]]"]),
-        ("rule = [1]\n", ["rule 1: is written [[rule]]"]),
-        ("daemon = 1\n", ["daemon: is written [daemon]"]),
-        ("[demon]\n[[rules]]\n", [f"{n}: is unknown; there are [daemon] and [[rule]]" for n in ("demon", "rules")]),
-        ("[daemon]\nreaders = 7\nx = 1\n", ["daemon: readers: must be a string", "daemon: x: is unknown; there are readers"]),
-        ("[daemon]\nreaders = 'no such'\n", ["daemon: readers: the host has no group 'no such'"]),
-        ("[[rule]]\n", [f"rule 1: {n}: is missing" for n in ("jail", "title", "command")]),
-        (GOOD + "uid = 1.5\n", [f"{JAIL}/A: uid: must be an integer"]),
-        (GOOD + "uid = true\n", [f"{JAIL}/A: uid: must be an integer"]),
-        (GOOD + "limit = ['1/1m']\n", [f"{JAIL}/A: limit: must be a string"]),
-        (GOOD + "cooldown = 5\n", [f"{JAIL}/A: cooldown: 5 has no unit: it is written in quotes, such as \"10s\""]),
-        (GOOD + "run_as = 'nobody-has-this'\n", [f"{JAIL}/A: run_as: nobody-has-this: the host has no such user"]),
-        (GOOD + "color = 1\n", [f"{JAIL}/A: color: is unknown; there are {KNOWN}, jail, title, command, name"]),
-        ("[daemon]\nreaders\n", ["Expected '=' after a key in a key/value pair (at line 2, column 8)"]),
-    ],
-)  # fmt: skip
+UNKNOWN = "is unknown; there are [daemon] and [[rule]]"
+WRONG = [
+    ("rule = 1\n", ["rule: is written [[rule]]"]),
+    ("rule = [1]\n", ["rule 1: is written [[rule]]"]),
+    ("daemon = 1\n", ["daemon: is written [daemon]"]),
+    ("[demon]\n[[rules]]\n", [f"demon: {UNKNOWN}", f"rules: {UNKNOWN}"]),
+    (
+        "[daemon]\nreaders = 7\nx = 1\n",
+        ["daemon: readers: must be a string", "daemon: x: is unknown; there are readers"],
+    ),
+    ("[daemon]\nreaders = 'no such'\n", ["daemon: readers: the host has no group 'no such'"]),
+    ("[[rule]]\n", [f"rule 1: {n}: is missing" for n in ("jail", "title", "command")]),
+    (f"{GOOD}uid = 1.5\n", [f"{JAIL}/A: uid: must be an integer"]),
+    (f"{GOOD}uid = true\n", [f"{JAIL}/A: uid: must be an integer"]),
+    (f"{GOOD}limit = ['1/1m']\n", [f"{JAIL}/A: limit: must be a string"]),
+    (
+        f"{GOOD}cooldown = 5\n",
+        [f'{JAIL}/A: cooldown: 5 has no unit: it is written in quotes, such as "10s"'],
+    ),
+    (
+        f"{GOOD}run_as = 'nobody-has-this'\n",
+        [f"{JAIL}/A: run_as: nobody-has-this: the host has no such user"],
+    ),
+    (
+        f"{GOOD}color = 1\n",
+        [f"{JAIL}/A: color: is unknown; there are {KNOWN}, jail, title, command, name"],
+    ),
+    (
+        "[daemon]\nreaders\n",
+        ["Expected '=' after a key in a key/value pair (at line 2, column 8)"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), WRONG, ids=[text[-20:] for text, _ in WRONG])
 def test_what_has_not_the_shape_is_said_by_file_rule_and_field(
     safe: Path, text: str, said: list[str]
 ) -> None:
