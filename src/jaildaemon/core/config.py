@@ -192,15 +192,20 @@ def twice(rules: Iterable[FileRule]) -> list[Problem]:
 
 def overlaps(rules: Iterable[FileRule]) -> list[Problem]:
     """Return a warning for each rule that `pkill -f` with the title of an earlier one may ring."""
-    seen: list[FileRule] = []
+    named: dict[str, list[FileRule]] = {}
+    patterns: list[FileRule] = []
     warnings = []
     for rule in rules:
-        for other in seen:
-            together = fits(other.jail, rule.jail) or fits(rule.jail, other.jail)
-            if together and overlap(rule.title, other.title):
+        near = [*named.get(rule.jail, ()), *(one for one in patterns if one.fits(rule.jail))]
+        if rule.is_pattern:
+            near += [one for jail, ones in named.items() if rule.fits(jail) for one in ones]
+            patterns.append(rule)
+        else:
+            named.setdefault(rule.jail, []).append(rule)
+        for other in near:
+            if overlap(rule.title, other.title):
                 what = f"overlaps with that of {other.name}: pkill -f may ring both"
                 warnings.append(Problem(rule.source, rule.name, "title", what))
-        seen.append(rule)
     return warnings
 
 

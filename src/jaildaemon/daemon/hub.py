@@ -68,8 +68,9 @@ class Hub:
 
     def lost(self, member: Member, event: Event) -> None:
         """Report that the jail of a rule in a file was found ended."""
+        key = member.jail_key  # it may have its next one when the event has been taken
         self.event(member, event)
-        self.roster.lost(member)
+        self.roster.lost(member, key)
 
     def appear(self, member: Member, jail: Jail) -> None:
         """Give a rule in a file, which waits or is held, its jail."""

@@ -27,6 +27,9 @@ AGAIN_SECONDS = 1.0
 SOON_SECONDS = 0.02
 """Of several events at once the first is waited out: one look for all."""
 JITTER = 0.2
+MAX_TRIES = 3
+"""To take a container that an engine tells of: one that is in no PID namespace of its
+own never will be."""
 
 Answer = Callable[[Jail | JaildaemonError], None]
 
@@ -91,19 +94,25 @@ class KernelNames:
 
     def _look(self) -> None:
         self._timer = None
-        names = {rule.jail for rule in self._rules if not rule.is_pattern}
-        if any(rule.is_pattern for rule in self._rules):
-            names |= set(self._backend.jail_names())
         present = self._owner.names_of("")
-        for name in sorted(names - present):
-            if any(rule.fits(name) for rule in self._rules):
-                try:
-                    jail = self._backend.resolve(name)
-                except JaildaemonError:
-                    continue  # it does not run, or not yet
-                self._owner.seen(name, jail)
+        for name in sorted(self._wanted() - present):
+            try:
+                jail = self._backend.resolve(name)
+            except JaildaemonError:
+                continue  # it does not run, or not yet
+            self._owner.seen(name, jail)
         if self._stop is None and any(self._owner.is_absent(rule) for rule in self._rules):
             self._look_in(LOOK_SECONDS)
+
+    def _wanted(self) -> set[str]:
+        """Return the names that may be found: by one walk, but for children of jails."""
+        if not self._rules:
+            return set()
+        running = set(self._backend.jail_names())
+        names = {rule.jail for rule in self._rules if not rule.is_pattern}
+        patterns = [rule for rule in self._rules if rule.is_pattern]
+        fitting = {name for name in running if any(rule.fits(name) for rule in patterns)}
+        return names & running | {name for name in names if "." in name} | fitting
 
     def _look_in(self, seconds: float) -> None:
         if self._timer is not None:
@@ -171,12 +180,15 @@ class _Follower:
     def __init__(self, backend: Backend, engine: Engine, owner: Owner, log: Log) -> None:
         self._backend, self._engine, self._owner, self._log = backend, engine, owner, log
         self._watcher = backend.watcher
-        self.rules: Sequence[FileRule] = ()
+        self._names: set[str] = set()
+        self._patterns: list[FileRule] = []
         self._known: dict[str, Found] = {}
         self._asked: set[Found] = set()
         self._stream: Stream | None = None
         self._scanning = self._again = self._stopped = False
-        self._failures = 0
+        self._failures = self._bad_answers = 0
+        self._tries: dict[Found, int] = {}
+        """How often each could not be taken."""
         self.trouble: str | None = None
         self._timers: set[int] = set()
         self._connect()
@@ -208,10 +220,13 @@ class _Follower:
             return
         self._clear()
         self._failures += 1
-        seconds = backoff_seconds(self._failures)
-        seconds *= 1 + random.uniform(-JITTER, JITTER)  # noqa: S311 - not a secret
         self._complain(why)
-        self._call_in(seconds, self._connect)
+        self._call_in(self._jitter(self._failures), self._connect)
+
+    @staticmethod
+    def _jitter(failures: int) -> float:
+        seconds = backoff_seconds(failures)
+        return seconds * (1 + random.uniform(-JITTER, JITTER))  # noqa: S311 - not a secret
 
     def _complain(self, why: str) -> None:
         if why != self.trouble:
@@ -249,8 +264,14 @@ class _Follower:
         """Look at everything, for rules that are new."""
         self._poke()
 
+    def want(self, rules: Sequence[FileRule]) -> None:
+        """Look for what these rules mean."""
+        self._names = {rule.jail for rule in rules if not rule.is_pattern}
+        self._patterns = [rule for rule in rules if rule.is_pattern]
+
     def _wants(self, name: str) -> bool:
-        return any(rule.fits(f"{self._engine.name}:{name}") for rule in self.rules)
+        full = f"{self._engine.name}:{name}"
+        return full in self._names or any(rule.fits(full) for rule in self._patterns)
 
     def _scan(self) -> None:
         self._again = False
@@ -267,8 +288,10 @@ class _Follower:
         if isinstance(result, EngineError):
             # What runs goes on running; its end is told by the kernel.
             self._complain(str(result))
+            self._bad_answers += 1
+            self._call_in(self._jitter(self._bad_answers), self._poke)
         else:
-            self.trouble = None
+            self.trouble, self._bad_answers = None, 0
             self._compare({found.name: found for found in result})
         if self._again:
             self._call_in(SOON_SECONDS, self._scan)
@@ -279,8 +302,10 @@ class _Follower:
         for gone in sorted((known | self._known.keys()) - running.keys()):
             self._known.pop(gone, None)
             self._owner.gone(f"{name}:{gone}")
+        self._tries = {found: n for found, n in self._tries.items() if found in running.values()}
         for found in running.values():
-            if self._known.get(found.name) != found and found not in self._asked:
+            tried = self._tries.get(found, 0) >= MAX_TRIES
+            if self._known.get(found.name) != found and found not in self._asked and not tried:
                 self._asked.add(found)
                 confirm(self._backend, self._engine, found, self._confirmed(found))
 
@@ -293,7 +318,11 @@ class _Follower:
                 if jail is not None:
                     jail.close()
             elif jail is None:
-                self._log(f"{shown(full)}: not taken: {why}")
+                self._tries[found] = self._tries.get(found, 0) + 1
+                if self._tries[found] < MAX_TRIES:
+                    self._call_in(AGAIN_SECONDS, self._poke)
+                else:
+                    self._log(f"{shown(full)}: not taken: {why}")
             else:
                 self._known[found.name] = found
                 self._owner.seen(full, jail)
@@ -321,7 +350,7 @@ class EngineNames:
                 self._followers[name] = follower
             else:
                 follower.rescan()
-            follower.rules = [rule for rule in rules if rule.engine == name]
+            follower.want([rule for rule in rules if rule.engine == name])
 
     def look(self, name: str, seconds: float) -> None:
         """Let its engine be asked."""

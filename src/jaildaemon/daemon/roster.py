@@ -57,10 +57,9 @@ class Roster:
 
     def expected(self, rule_id: str, jail: str) -> Rule | None:
         """Return what the files say now of a rule of this id."""
-        for rule in self._rules.values():
-            if rule.fits(jail) and (made := rule.rule(jail)).id == rule_id:
-                return made
-        return None
+        rule = self._rules.get(rule_id.partition("@")[0])
+        made = rule.rule(jail) if rule is not None and rule.fits(jail) else None
+        return made if made is not None and made.id == rule_id else None
 
     def take(self, configuration: Configuration) -> None:
         """Take the files of the start; `load` follows when the journal has been read."""
@@ -189,10 +188,10 @@ class Roster:
         self.gone(name)
         self.names.look(name, 0.0)
 
-    def lost(self, member: Member) -> None:
+    def lost(self, member: Member, jail_key: str) -> None:
         """Take note that a rule found its jail ended, before anybody else did."""
         jail = self.present.get(member.rule.jail)
-        if jail is not None and jail.key == member.jail_key:
+        if jail is not None and jail.key == jail_key:
             # Who says that it runs says so still: not at once again, and again.
             self.gone(member.rule.jail)
             self.names.look(member.rule.jail, LOST_SECONDS)
