@@ -230,6 +230,21 @@ def test_what_is_held_stays_held_through_the_jails_restart(world: World) -> None
     assert world.one()["state"] == "armed"
 
 
+def test_an_edit_is_no_release(world: World) -> None:
+    world.reload(rule())
+    world.begin("web")
+    world.begin("db")
+    world.hub.event(world.hub.fleet.members["bell"], Event.HOLD)
+    world.server.settle()
+    for edited in (rule(command="false"), rule(jail="db"), rule(jail="db", title="GONG")):
+        world.reload(edited)
+        world.server.settle()
+        assert world.one()["state"] == "held"
+    world.reload()
+    world.reload(rule())
+    assert world.one()["state"] == "armed"
+
+
 # --- reload ------------------------------------------------------------------------------
 
 
@@ -416,6 +431,17 @@ def test_after_a_reboot_it_is_there_again_and_what_was_held_is_held(lives: Lives
     hub = lives.live(rule(), rule("gong", title="GONG"))
     assert lives.states() == {"bell": "armed", "gong": "held"}
     assert hub.fleet.members["gong"].reason == "asked for"
+
+
+def test_an_edit_while_the_daemon_was_away_is_no_release(lives: Lives) -> None:
+    for name in ("web", "db"):
+        lives.backend.begin_jail(name)
+    hub = lives.live(rule())
+    hub.journal.write(hub.journal.record("hold", rule="bell", reason="asked for"))
+    for edited in (rule(command="false"), rule(jail="db"), rule(jail="db")):
+        hub = lives.live(edited)
+        assert lives.states() == {"bell": "held"}
+        assert hub.fleet.members["bell"].reason == "asked for"
 
 
 def test_the_breaker_holds_what_the_host_did_not_survive_ten_times(lives: Lives) -> None:

@@ -30,11 +30,14 @@ class Ruled:
     def _started(self) -> Daemon:
         return Daemon(self.directory, before=self.host.prefix, **self._how)
 
-    def write(self, *jails: str, title: str = "BELL", more: str = "") -> None:
+    def write(
+        self, *jails: str, title: str = "BELL", more: str = "", command: str | None = None
+    ) -> None:
         """Write rules, one a jail, and reload."""
         text = ""
         for jail in jails:
             said = f"echo $JAILDAEMON_JAIL $JAILDAEMON_RULE >>{self.directory}/rung"
+            said = said if command is None else command
             text += f'[[rule]]\njail = "{jail}"\ntitle = "{title}"\ncommand = "{said}"\n{more}\n'
         self.file.write_text(text, encoding="ascii")
         done = run("reload", "-f", self.daemon.socket)
@@ -187,6 +190,25 @@ def test_it_is_there_again_after_the_daemons_death(ruled: Ruled, maker: Maker) -
         init = ruled.armed(f"{jail}/BELL")
         ruled.replace()
         assert ruled.wait(f"{jail}/BELL", "armed")["jid"] == init
+
+
+def test_a_jail_restarts_itself_and_may_do_it_again(ruled: Ruled, maker: Maker) -> None:
+    if maker.engine not in ("docker", "podman"):
+        pytest.skip(f"cannot: {maker.engine} has no restart")
+    name = new_name(maker.host)
+    rule = f"{maker.engine}:{name}/BELL"
+    ruled.write(f"{maker.engine}:{name}", command=f"{maker.engine} restart --time=1 {name}")
+    inits = []
+    with removed(maker, name):
+        maker.run(name)
+        for _ in range(3):
+            inits.append(ruled.armed(rule))
+            ruled.ring(rule)
+        inits.append(ruled.armed(rule))
+        assert inits[-1] == maker.pid(name)
+        assert len(set(inits)) == 4
+        seen = ruled.rules()[rule]
+        assert (seen["triggers"], seen["state"]) == (3, "armed")
 
 
 def test_a_rename_takes_the_probe_away(ruled: Ruled, maker: Maker) -> None:

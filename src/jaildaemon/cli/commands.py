@@ -6,8 +6,6 @@ import dataclasses
 import json
 import sys
 
-import attrs
-
 from jaildaemon.cli import client, options, views
 
 FOUND_SOMETHING = 6
@@ -44,6 +42,8 @@ def _reload(wish: argparse.Namespace) -> int:
 
 
 def _check(wish: argparse.Namespace) -> int:
+    import attrs
+
     from jaildaemon import backends
     from jaildaemon.daemon import config
 

@@ -100,7 +100,8 @@ class Hub:
 
     def detach(self, member: Member) -> None:
         """Withdraw a rule.  Its running commands go on; what has not started never will."""
-        if member.rule.id not in self.keepers:
+        keeper = self.keepers.get(member.rule.id)
+        if keeper is None or keeper.member is not member:
             return
         # First of all: the end of a run must not arm what is being withdrawn.
         self.event(member, Event.DETACH)
@@ -160,13 +161,16 @@ class Hub:
 
     def _after(self, member: Member) -> None:
         rule = member.rule.id
-        if member.life.phase is Phase.GONE and not self.ending:
+        keeper = self.keepers.get(rule)
+        # A rule in a file may be there again by now, under the same id.
+        ours = keeper is not None and keeper.member is member
+        if ours and member.life.phase is Phase.GONE and not self.ending:
             known = self.journal.history.rules.get(rule)
             if known is not None and not known.gone:
                 self.journal.keep(
                     self.journal.record("unrule", rule=rule, reason=member.reason or "detached")
                 )
-        if member.life.over and rule in self.keepers:
+        if ours and member.life.over:
             del self.keepers[rule]
             self.forget_jail(member.jail_key)
         if member.rule.lasting:

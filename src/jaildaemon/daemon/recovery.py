@@ -82,6 +82,8 @@ class _Recovery:
             if expected is not None and not known.gone:
                 return self._take_up_lasting(rule, expected, jail, probe_pid)
             self._why = CHANGED
+            if known.held is not None and not known.gone:
+                hub.roster.carry(rule.id, known.held)
             known.gone = True
         gone = known.gone or jail is None
         if rule.policy.respawn is Respawn.NO and known.runs:

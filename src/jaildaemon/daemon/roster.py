@@ -43,6 +43,8 @@ class Roster:
         self._members: dict[str, Member] = {}
         self._successors: dict[str, Rule] = {}
         """Of a rule that changed, by id: what it will be when it has no probe any more."""
+        self._holds: dict[str, str] = {}
+        """Of a held rule that means another jail now, by id: why the new one is held."""
         self.present: dict[str, Jail] = {}
         self._ends: dict[str, Callable[[], None]] = {}
         self.pinned: Counter[str] = Counter()
@@ -83,6 +85,8 @@ class Roster:
             rule = self.expected(member.rule.id, member.rule.jail)
             if rule is None:
                 removed.append(member)
+                if member.life.phase in (Phase.HELD, Phase.HOLDING):
+                    self.carry(member.rule.id, member.reason or "")
             elif not config.same(rule, member.rule):
                 self._successors[rule.id] = rule
             else:
@@ -134,22 +138,26 @@ class Roster:
         self.adopt(member)
         hub.note_jail(member)
 
+    def carry(self, rule_id: str, why: str) -> None:
+        """Keep a hold for what the files call so now: an edit is no release."""
+        if rule_id in self._rules:
+            self._holds[rule_id] = why
+
     def adopt(self, member: Member) -> None:
         """Take a rule that is made; held if the host did not survive it too often."""
-        hub = self._hub
-        self._members[member.rule.id] = member
+        hub, rule = self._hub, member.rule.id
+        self._members[rule] = member
         key = breaker.key(member.rule.title, member.rule.command)
-        breaks = hub.journal.history.breaks
-        if breaker.broken(breaks, key, hub.now().wall) is None:
+        broken = breaker.broken(hub.journal.history.breaks, key, hub.now().wall)
+        why = self._holds.pop(rule, None if broken is None else BROKEN)
+        if why is None or member.life.phase is not Phase.WAITING:
             return
-        if member.life.phase is Phase.WAITING:
-            hub.note_jail(member)
-            hub.fleet.set_phase(member, Phase.HELD, hub.now())
-            member.reason = BROKEN
-            rule = member.rule.id
-            hub.journal.keep(hub.journal.record("hold", rule=rule, reason=BROKEN))
-            hub.journal.sync()
-            hub.log(f"{rule}: held: {BROKEN}")
+        hub.note_jail(member)
+        hub.fleet.set_phase(member, Phase.HELD, hub.now())
+        member.reason = why
+        hub.journal.keep(hub.journal.record("hold", rule=rule, reason=why))
+        hub.journal.sync()  # a loop of reboots must not go faster than the disk
+        hub.log(f"{rule}: held: {why}")
 
     # --- the jails ---------------------------------------------------------------
 
