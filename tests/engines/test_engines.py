@@ -211,6 +211,32 @@ def test_a_jail_restarts_itself_and_may_do_it_again(ruled: Ruled, maker: Maker) 
         assert (seen["triggers"], seen["state"]) == (3, "armed")
 
 
+def test_a_reload_leaves_a_running_command_alone(ruled: Ruled, maker: Maker) -> None:
+    name = new_name(maker.host)
+    jail = f"{maker.engine}:{name}"
+    fifo = ruled.directory / "fifo"
+    os.mkfifo(fifo)
+    named = 'name = "bell"'
+    ruled.write(jail, command=f"cat {fifo}", more=named)
+    with removed(maker, name):
+        maker.run(name)
+        init = ruled.armed("bell")
+        for _ in range(2):
+            # Changed, and then removed and written again, while it runs.
+            ruled.ring("bell")
+            ruled.daemon.lines.wait_for("signal from jail")
+            ruled.write(jail, title="GONG", command=f"cat {fifo}", more=named)
+            ruled.write(more=named)
+            assert ruled.rules()["bell"]["state"] == "running"
+            ruled.write(jail, command=f"cat {fifo}", more=named)
+            assert ruled.rules()["bell"]["state"] == "running"
+            fifo.write_text("", encoding="ascii")
+            ruled.daemon.lines.wait_for(" ended: exit 0 ")
+            assert ruled.armed("bell") == init
+        seen = ruled.rules()["bell"]
+        assert (seen["state"], seen["title"]) == ("armed", "BELL")
+
+
 def test_a_rename_takes_the_probe_away(ruled: Ruled, maker: Maker) -> None:
     if maker.engine not in ("docker", "podman"):
         pytest.skip(f"cannot: {maker.engine} has no rename")

@@ -137,6 +137,7 @@ class Roster:
         hub.keep(member, None)
         self.adopt(member)
         hub.note_jail(member)
+        self.settle(member)
 
     def carry(self, rule_id: str, why: str) -> None:
         """Keep a hold for what the files call so now: an edit is no release."""
