@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Rules in files, in this process, in the fake's world: they follow their jails."""
 
+import errno
 import json
 import signal
 from collections.abc import Iterator
@@ -214,6 +215,23 @@ def test_a_jail_of_which_nobody_told_that_it_ended_is_found_out_when_it_is_armed
     world.backend.failing = None
     world.server.pass_time(5.0)
     assert world.one()["state"] == "armed"
+
+
+def test_a_jail_that_cannot_be_watched_is_taken_when_it_can(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.reload(rule())
+
+    def full(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as short:
+        short.setattr(world.backend, "watch_end", full)
+        world.begin("web")
+        assert world.one()["state"] == "waiting"
+    world.server.pass_time(1.0)
+    assert world.one()["state"] == "armed"
+    assert "web: cannot be watched now: Too many open files" in world.server.log
 
 
 def test_what_is_held_stays_held_through_the_jails_restart(world: World) -> None:

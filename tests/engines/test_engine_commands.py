@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """An engine's command line is bounded and believed in little: with real commands that misbehave."""
 
+import errno
 import functools
 import os
 import sys
@@ -112,6 +113,21 @@ def test_a_failure_is_told_by_its_last_words(machine: Machine) -> None:
 def test_a_program_that_is_not_there_is_named(machine: Machine) -> None:
     error = machine.question("no-such-engine")
     assert "no-such-engine cannot be started: there is no no-such-engine in " in str(error)
+
+
+def test_without_a_descriptor_it_says_so(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.program("engine", "echo x")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    for place, name in ((os, "pipe2"), (machine.watcher, "watch_fd")):
+        with monkeypatch.context() as short:
+            short.setattr(place, name, full)
+            error = machine.question("engine")
+        assert isinstance(error, EngineError)
+        assert "Too many open files" in str(error)
+    assert machine.question("engine") == "x\n"
 
 
 def test_who_does_not_answer_is_ended_with_what_it_started(

@@ -96,11 +96,9 @@ class KernelNames:
         self._timer = None
         present = self._owner.names_of("")
         for name in sorted(self._wanted() - present):
-            try:
-                jail = self._backend.resolve(name)
-            except JaildaemonError:
-                continue  # it does not run, or not yet
-            self._owner.seen(name, jail)
+            jail = _resolved(self._backend, name)
+            if isinstance(jail, Jail):  # else it does not run, or not yet
+                self._owner.seen(name, jail)
         if self._stop is None and any(self._owner.is_absent(rule) for rule in self._rules):
             self._look_in(LOOK_SECONDS)
 
@@ -143,6 +141,8 @@ def _resolved(backend: Backend, text: str) -> Jail | JaildaemonError:
         return backend.resolve(text)
     except JaildaemonError as error:
         return error
+    except OSError as error:  # no descriptor is left, or no memory
+        return Refused("attach", text, f"the jail cannot be examined: {error.strerror}")
 
 
 def confirm(

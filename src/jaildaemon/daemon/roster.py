@@ -122,7 +122,7 @@ class Roster:
 
     def _fill(self) -> None:
         for rule in self._rules.values():
-            if not rule.is_pattern:
+            if not rule.is_pattern and rule.name not in self._hub.fleet.members:
                 self._ensure(rule.rule(rule.jail))
         for name in self.present:
             for rule in self._fitting(name):
@@ -180,9 +180,16 @@ class Roster:
             hub.forget_jail(jail.key)
             return
         self._drop(name)
+        try:
+            self._ends[name] = hub.backend.watch_end(jail, lambda: self._ended(name))
+        except OSError as error:  # no descriptor is left: its end would be missed
+            hub.log(f"{name}: cannot be watched now: {error.strerror}")
+            hub.forget_jail(jail.key)
+            self._settle_all(name)
+            self.names.look(name, LOST_SECONDS)
+            return
         self.present[name] = jail
         self.pinned[jail.key] += 1
-        self._ends[name] = hub.backend.watch_end(jail, lambda: self._ended(name))
         if self._started:
             self._fill()
             self._settle_all(name)

@@ -113,8 +113,15 @@ class Child:
         self._loop, self._read, self._ended = loop, read, ended
         self._name = argv[0]
         self._death: Ended | None = None
-        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it is reaped
-        read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it is reaped
+        except OSError as error:
+            raise EngineError(f"{argv[0]} cannot be started: {error.strerror}") from error
+        try:
+            read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            self._complaints.close()
+            raise EngineError(f"{argv[0]} cannot be started: {error.strerror}") from error
         os.set_blocking(write_fd, True)
         home = pwd.getpwuid(os.geteuid()).pw_dir
         try:
@@ -138,8 +145,13 @@ class Child:
         finally:
             os.close(write_fd)
         self._fd = read_fd
-        loop.watch_fd(read_fd, self._readable)
         loop.watch_process(self._pid, self._reaped)
+        try:
+            loop.watch_fd(read_fd, self._readable)
+        except OSError as error:  # ENOSPC, ENOMEM
+            self._ended = lambda _: None
+            self.kill()
+            raise EngineError(f"{argv[0]} cannot be listened to: {error.strerror}") from error
 
     def kill(self) -> None:
         """End it, and whatever it started; `ended` is called when it is reaped."""

@@ -50,10 +50,10 @@ class DirectoryStream(Stream):
             raise EngineError(f"{path} cannot be watched: {error}") from error
         try:
             self._watch_all()
+            loop.watch_fd(self._fd, self._readable)
         except OSError as error:
             os.close(self._fd)
             raise EngineError(f"{path} cannot be watched: {error.strerror}") from error
-        loop.watch_fd(self._fd, self._readable)
 
     def _nearest(self) -> str:
         path = self._path
