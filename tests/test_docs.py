@@ -16,15 +16,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from jaildaemon import __version__, errors
-from jaildaemon.backends import base, throwaway_jail
+from jaildaemon.backends import base, configuration, throwaway_jail
 from jaildaemon.backends.throwaway import ThrowawayJail
 from jaildaemon.cli import commands, options
 from jaildaemon.core import rules, text, wire
 from jaildaemon.daemon import commands as host_commands
-from jaildaemon.daemon import control, inquiry
+from jaildaemon.daemon import config, control, inquiry, schema
+from jaildaemon.engines import ENGINES
 from tools import pictures
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -100,14 +102,61 @@ def test_the_manual_has_the_files_and_limits_of_the_program() -> None:
     assert "At most eight runs of one rule" in " ".join(MANUAL.split())
 
 
-def test_the_manual_is_clean_to_the_last_remark() -> None:
+@pytest.mark.parametrize("name", ["jaildaemon.1", "jaildaemon.toml.5"])
+def test_the_manual_is_clean_to_the_last_remark(name: str) -> None:
     if shutil.which("mandoc") is None:
         pytest.skip("mandoc is not installed")
-    lint = ["mandoc", "-T", "lint", "-W", "all", str(ROOT / "man" / "jaildaemon.1")]
+    lint = ["mandoc", "-T", "lint", "-W", "all", str(ROOT / "man" / name)]
     done = subprocess.run(lint, capture_output=True, text=True, check=False)
     # Whether other pages are installed is the machine's business.
     remarks = [x for x in done.stdout.splitlines() if "referenced manual not found" not in x]
     assert remarks == []
+
+
+# --- rules in files --------------------------------------------------------------
+
+FILE_MANUAL = plain(page("man/jaildaemon.toml.5"))
+
+
+def file_examples() -> dict[str, str]:
+    """Return the examples of rules in files: of the README, and of the manual."""
+    (readme,) = re.findall(r"^    (\[\[rule\]\]\n(?:    .*\n)+)", README, re.MULTILINE)
+    (manual,) = re.findall(r"\.Bd -literal.*?\n(.*?)\.Ed", FILE_MANUAL, re.DOTALL)
+    return {"readme": readme, "manual": manual}
+
+
+@pytest.mark.parametrize(("name", "text"), file_examples().items(), ids=file_examples())
+def test_every_example_of_a_file_is_understood(name: str, text: str, tmp_path: Path) -> None:
+    # Each names a jail as one of the two systems does, a user and a group of its host.
+    system = 'jail = "web"' if sys.platform == "linux" else 'jail = "docker:'
+    tables = [t for t in re.split(r"\n(?=\[)", text) if system not in t and "readers" not in t]
+    assert tables, name
+    file = tmp_path / "rules.toml"
+    file.write_text("\n".join(tables).replace('"backup"', '"nobody"'), encoding="utf-8")
+    done = subprocess.run([JAILDAEMON, "check", file], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"ok: {len(tables)} rules in {file}\n"
+
+
+def test_the_manual_of_the_files_has_the_fields_of_the_program() -> None:
+    rules, daemon = (part.split(".El")[0] for part in FILE_MANUAL.split(".Bl -tag -width Ds")[1:3])
+    fields = re.findall(r"^\.It Cm (.*)$", rules, re.MULTILINE)
+    named = [name for line in fields for name in line.split(" , ")]
+    assert sorted(named) == sorted(attrs.fields_dict(schema.RuleWish))
+    assert re.findall(r"^\.It Cm (.*)$", daemon, re.MULTILINE) == [
+        *attrs.fields_dict(schema.DaemonWish)
+    ]
+
+
+def test_the_manual_of_the_files_has_the_engines_and_the_places_of_the_program() -> None:
+    words = " ".join(FILE_MANUAL.split())
+    assert ".Cm docker , podman , lxc , nspawn , runc or .Cm crun :" in words
+    assert [*ENGINES] == ["docker", "podman", "lxc", "nspawn", "runc", "crun"]
+    place, engines = configuration()
+    assert engines in ((), (*ENGINES,))
+    for path in (place, place.removesuffix("toml") + "d"):
+        assert re.search(rf"^\.Pa {re.escape(path)}( |$)", FILE_MANUAL, re.MULTILINE)
+    assert f".Ev {config.VARIABLE}\n" in FILE_MANUAL
 
 
 # --- examples --------------------------------------------------------------------
@@ -167,17 +216,12 @@ def test_the_newest_entry_of_the_changelog_is_this_version_and_begins_with_secur
 
 
 def test_the_protocol_has_the_access_table_of_the_program() -> None:
-    found = re.findall(r"^\| `(org(?:\.\w+)+)` \| (any|root) \|$", PROTOCOL, re.MULTILINE)
+    found = re.findall(r"^\| `(org(?:\.\w+)+)` \| (any|reader|root) \|$", PROTOCOL, re.MULTILINE)
     assert dict(found) == wire.ACCESS
 
 
-def test_the_protocol_describes_every_method_and_names_the_missing_ones() -> None:
+def test_the_protocol_describes_every_method() -> None:
     assert set(re.findall(r"^### (\S+)$", PROTOCOL, re.MULTILINE)) == set(wire.ACCESS)
-    (missing,) = re.findall(
-        r"^(`Reload`.*?) is in the interface$", PROTOCOL, re.MULTILINE | re.DOTALL
-    )
-    names = {f"{wire.INTERFACE}.{name}" for name in re.findall(r"`(\w+)`", missing)}
-    assert names == wire.NOT_IMPLEMENTED
 
 
 @pytest.mark.parametrize("method", wire.ACCESS)
@@ -270,8 +314,7 @@ def test_each_example_of_the_protocol_is_answered_so(jail: ThrowawayJail, tmp_pa
     examples = re.findall(r"^> (.*)\n< (.*)$", PROTOCOL, re.MULTILINE)
     methods = {json.loads(call)["method"].rpartition(".")[2] for call, _ in examples}
     assert methods == {
-        *("GetInfo", "Reload", "Attach", "Detach", "List", "Status"),
-        *("Fire", "Hold", "Release"),
+        *("GetInfo", "Attach", "Detach", "List", "Status", "Fire", "Hold", "Release", "Reload"),
     }
     with running(tmp_path) as path:
         for call, written in examples:

@@ -13,7 +13,7 @@ from jaildaemon.core.lifecycle import TABLE, Cell, Event, Phase
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "architecture.md"
 BEGIN = "<!-- What tools/diagram.py --write puts here; tests/test_promises.py compares. -->\n"
 END = "<!-- The end of it. -->\n"
-STANDING = (Phase.NEW, Phase.ARMING, Phase.ARMED, Phase.HOLDING, Phase.WITHDRAWING)
+STANDING = (Phase.NEW, Phase.ARMING, Phase.ARMED, Phase.HOLDING, Phase.WITHDRAWING, Phase.LEAVING)
 """The phases with a probe, or one on its way; all of them in a line would be too wide to read."""
 
 
@@ -26,7 +26,7 @@ def picture() -> str:
                 after, actions = cell
                 done = ", ".join(action.name for action in actions)
                 ways.setdefault((phase.name, after.name, done), []).append(event.value)
-    lines = ["stateDiagram-v2", "    [*] --> NEW: attach / ARM"]
+    lines = ["stateDiagram-v2", "    [*] --> NEW: attach / ARM", "    [*] --> WAITING: in a file"]
     for (before, then, done), events in ways.items():
         words = ", ".join(events) + (f" / {done}" if done else "")
         lines.append(f"    {before} --> {then}: {words}")

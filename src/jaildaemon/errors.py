@@ -36,6 +36,10 @@ class JaildaemonError(Exception):
         text = ": ".join(part for part in (self.what, self.on, self.why) if part)
         return f"{text} ({self.hint})" if self.hint else text
 
+    def lines(self) -> list[str]:
+        """Return it as it is shown, a line for each thing that is wrong."""
+        return [str(self)]
+
     def parameters(self) -> dict[str, object]:
         """Return the error's parameters on the control socket."""
         named = {"what": self.what, "on": self.on, "why": self.why}
@@ -96,8 +100,19 @@ class Refused(JaildaemonError):
     varlink = "org.jaildaemon.Refused"
 
 
+class BadConfiguration(Refused):
+    """The rules in files cannot be used: `why` has everything that is wrong, a line each."""
+
+    varlink = "org.jaildaemon.BadConfiguration"
+
+    def lines(self) -> list[str]:
+        """Return file: rule: field: what, of each."""
+        lines = self.why.split("\n")
+        return [*lines, self.hint] if self.hint else lines
+
+
 BY_VARLINK: dict[str, type[JaildaemonError]] = {
     kind.varlink: kind
-    for kind in (NoSuchJail, NoSuchRule, Ambiguous, NotPermitted, Refused)
+    for kind in (NoSuchJail, NoSuchRule, Ambiguous, NotPermitted, Refused, BadConfiguration)
     if kind.varlink
 }

@@ -8,9 +8,11 @@ itself: processes move, and time passes, within `FakeWatcher.wait`.
 
 import contextlib
 import errno
+import functools
 import itertools
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -74,18 +76,18 @@ class FakeJail(Jail):
     """A handle of a jail of the fake's world."""
 
     def __init__(self, backend: "FakeBackend", name: str) -> None:
-        self._backend, self._birth = backend, backend.jails[name]
-        self.name, self.number = name, int(name.removeprefix("jail"))
-        self.key = f"fake/{name}/{self._birth}"
+        self._backend, self.birth = backend, backend.jails[name]
+        self.name, self.number = name, int("".join(c for c in name if c.isdecimal()) or "0")
+        self.key = f"fake/{name}/{self.birth}"
         backend.open_handles += 1
 
     def alive(self) -> bool:
         """Say whether it still runs."""
-        return self._backend.jails.get(self.name) == self._birth
+        return self._backend.jails.get(self.name) == self.birth
 
     def identity(self) -> dict[str, object]:
         """Return its name and when it was made."""
-        return {"name": self.name, "birth": self._birth}
+        return {"name": self.name, "birth": self.birth}
 
     def unsettled(self) -> str | None:
         """Say that it has ended."""
@@ -121,6 +123,10 @@ class FakeBackend(Backend):
         self.silent = False
         """Whether a helper ends without a word, after the probe's birth."""
         self.spawn_error: OSError | None = None
+        self.tells_of_jails = True
+        """Whether it tells that a jail began (not on FreeBSD before 15)."""
+        self._begins: list[Callable[[], None]] = []
+        self._ends: list[tuple[str, int, Callable[[], None]]] = []
         self.the_peer = Peer(os.geteuid(), os.getpid(), None)
         self.the_boot = "fake-boot"
         self._pids = itertools.count(100)
@@ -138,13 +144,22 @@ class FakeBackend(Backend):
     def begin_jail(self, name: str) -> None:
         """Make a jail of this name, which an ended one may have had."""
         self.jails[name] = next(self._births)
+        for begun in self._begins:
+            self.watcher.call_in(0, begun)
 
     def end_jail(self, name: str) -> None:
         """End a jail: every process in it is killed."""
-        self.jails.pop(name, None)
+        birth = self.jails.pop(name, None)
+        for watched in [w for w in self._ends if w[:2] == (name, birth)]:
+            self.watcher.call_in(0, functools.partial(self._tell, watched))
         for process in list(self.processes.values()):
             if process.jail == name:
                 self.kill(process.pid, signal.SIGKILL)
+
+    def _tell(self, watched: tuple[str, int, Callable[[], None]]) -> None:
+        if watched in self._ends:
+            self._ends.remove(watched)
+            watched[2]()
 
     def add_process(self, **fields: object) -> FakeProcess:
         """Make a child of ours."""
@@ -239,6 +254,31 @@ class FakeBackend(Backend):
         if name not in self.jails or self.jails[name] != identity.get("birth"):
             raise NoSuchJail("attach", name, "the jail has ended")
         return FakeJail(self, name)
+
+    def watch_end(self, jail: Jail, ended: Callable[[], None]) -> Callable[[], None]:
+        """Call `ended` when the jail has ended."""
+        assert isinstance(jail, FakeJail)
+        watched = (jail.name, jail.birth, ended)
+        self._ends.append(watched)
+        if not jail.alive():
+            self.watcher.call_in(0, lambda: self._tell(watched))
+
+        def stop() -> None:
+            if watched in self._ends:
+                self._ends.remove(watched)
+
+        return stop
+
+    def jail_names(self) -> list[str]:
+        """Return the names of all jails."""
+        return list(self.jails)
+
+    def watch_jails(self, begun: Callable[[], None]) -> Callable[[], None] | None:
+        """Call `begun` when a jail is made."""
+        if not self.tells_of_jails:
+            return None
+        self._begins.append(begun)
+        return lambda: self._begins.remove(begun)
 
     def find_run(self, run: str, pid: int | None) -> int | None:
         """Look for it among all processes of the host."""

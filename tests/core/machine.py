@@ -12,7 +12,7 @@ from jaildaemon.core import fleet as fleet_module
 from jaildaemon.core.fleet import Fleet, Shown
 from jaildaemon.core.lifecycle import Event, IllegalEvent, Phase
 from jaildaemon.core.limits import Limit
-from jaildaemon.core.rules import Policy, Respawn
+from jaildaemon.core.rules import Policy, Respawn, Rule
 from jaildaemon.errors import Refused
 from tests.core.model import ROOM, TRIGGERS, Effects, World
 
@@ -64,6 +64,37 @@ class FleetMachine(Effects, RuleBasedStateMachine):
         for policy in policies:
             self.attach(policy, "web", None)
             self.arm(self.worlds[-1])
+        self.write_in_a_file(policies[0])
+        self.jail_begins_of(self.worlds[-1])
+
+    @rule(policy=POLICIES)
+    def write_in_a_file(self, policy: Policy) -> None:
+        name = f"rule {len(self.worlds)}"
+        made = Rule(name, "web", name, "true", policy, "/etc/jaildaemon.toml")
+        member = self.fleet.restore(made, "", phase=Phase.WAITING)
+        self.worlds.append(World(member, probe=None, new=False, lasting=True))
+
+    @precondition(lambda self: self.those(self.may_begin))
+    @rule(data=st.data())
+    def jail_begins(self, data: st.DataObject) -> None:
+        self.jail_begins_of(self.some(data, self.those(self.may_begin)))
+
+    @staticmethod
+    def may_begin(world: World) -> bool:
+        return world.lasting and not world.ended and world.jail is None
+
+    def jail_begins_of(self, world: World) -> None:
+        world.jail = "@web"
+        self.perform(self.fleet.appear(world.member, "@web", self.now))
+
+    @precondition(lambda self: self.those(lambda w: w.jail and not w.leaving and not w.ended))
+    @rule(data=st.data())
+    def jail_ends(self, data: st.DataObject) -> None:
+        world = self.some(data, self.those(lambda w: w.jail and not w.leaving and not w.ended))
+        world.leaving, world.retry_due, world.rest_due = True, False, None
+        if not world.waits:
+            self.report(world, Event.LEFT)
+        self.depart(world)
 
     @rule(
         policy=POLICIES,
@@ -101,8 +132,14 @@ class FleetMachine(Effects, RuleBasedStateMachine):
     def arming_fails(self, data: st.DataObject, event: Event) -> None:
         world = self.some(data, self.those(lambda w: w.probe == "arming"))
         world.probe = None
-        world.ended |= world.new or event is Event.LOST
+        if world.lasting:
+            # Found ended before anybody said so.
+            world.leaving |= event is Event.LOST
+            event = Event.MISSED if event is Event.LOST else event
+        else:
+            world.ended |= world.new or event is Event.LOST
         self.report(world, event)
+        self.depart(world)
 
     @precondition(lambda self: self.those(lambda w: w.probe == "armed"))
     @rule(data=st.data())
@@ -127,13 +164,18 @@ class FleetMachine(Effects, RuleBasedStateMachine):
             self.ring(world)
 
     def ring(self, world: World) -> None:
-        counts, world.probe = not world.killed, None
+        # A jail's end does not take away what was rung before.
+        last = world.leaving and not world.held and not world.ended
+        counts, world.probe = not world.killed or last, None
         world.signals += 1
         runs, refused = len(self.run_ids), world.refused
         if counts:
             world.times.append(self.steady)
-            world.ended |= world.policy.respawn is Respawn.NO
+            one_shot = world.policy.respawn is Respawn.NO
+            world.ended |= one_shot and not world.lasting
+            world.spent |= one_shot and world.lasting
         self.perform(self.fleet.trigger(world.member, self.now))
+        self.depart(world)
         assert len(self.run_ids) == runs + counts, "a trigger is one run"
         assert world.refused == refused + (not counts)
 
@@ -142,6 +184,10 @@ class FleetMachine(Effects, RuleBasedStateMachine):
     def probe_dies_of_something_else(self, data: st.DataObject) -> None:
         world = self.some(data, self.those(lambda w: w.probe == "armed"))
         world.probe = None
+        if world.lasting:
+            self.report(world, Event.FELL)
+            self.depart(world)
+            return
         world.ended |= not world.killed
         self.report(world, Event.DIED)
 
@@ -199,7 +245,7 @@ class FleetMachine(Effects, RuleBasedStateMachine):
                 self.fleet.release(world.member, self.now)
             assert self.state() == before
             return
-        world.held = False
+        world.held = world.spent = False
         self.perform(self.fleet.release(world.member, self.now))
 
     @precondition(lambda self: self.spare)
@@ -239,13 +285,15 @@ class FleetMachine(Effects, RuleBasedStateMachine):
     def a_probe_stands_only_while_its_trigger_would_be_accepted(self) -> None:
         for world in self.those(lambda w: w.visible):
             assert not world.held, "a probe of a held rule"
+            assert not world.leaving, "a probe in a jail that ended"
+            assert not world.spent, "a second shot"
             assert not world.ended, "a probe of a rule that is gone"
             assert len(world.runs) < world.policy.concurrency, "a probe beside enough runs"
             assert world.wait(self.steady) == 0, "a probe over the limit"
 
     @invariant()
     def nobody_waits_for_nothing(self) -> None:
-        for world in self.those(lambda w: not (w.ended or w.held)):
+        for world in self.those(lambda w: not (w.ended or w.held or w.waits)):
             way_out = world.probe, world.runs, world.retry_due, world.rest_due is not None
             assert any(way_out), "nothing will ever arm it again"
 

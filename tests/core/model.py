@@ -20,8 +20,10 @@ TRIGGERS = {
     Event.TRIGGER_WAIT,
     Event.TRIGGER_NEXT,
     Event.TRIGGER_REST,
+    Event.TRIGGER_SPENT,
 }
-RELEASES = {Event.RELEASE, Event.RELEASE_WAIT, Event.RELEASE_REST}
+RELEASES = {Event.RELEASE, Event.RELEASE_WAIT, Event.RELEASE_REST, Event.RELEASE_ABSENT}
+JAILS = {Event.JAIL, Event.JAIL_WAIT, Event.JAIL_REST}
 
 
 @dataclass(eq=False)
@@ -47,6 +49,14 @@ class World:
     last_end: float | None = None
     signals: int = 0
     refused: int = 0
+    lasting: bool = False
+    """In a file: it outlives its jail."""
+    jail: str | None = None
+    """Of a lasting one: the jail that it has."""
+    leaving: bool = False
+    """That jail has ended, and the probe in it is still to be reported."""
+    spent: bool = False
+    """Its one shot was fired in that jail."""
 
     @property
     def policy(self) -> Policy:
@@ -57,6 +67,12 @@ class World:
         """Whether a probe stands or will, for all that the rule wants."""
         return self.probe is not None and not self.killed
 
+    @property
+    def waits(self) -> bool:
+        """Whether only the start of a jail leads on."""
+        idle = self.probe is None and not self.held and not self.ended
+        return self.lasting and idle and (self.jail is None or self.spent)
+
     def wait(self, now: float) -> float:
         """Say, as the design does, how long no probe may stand."""
         limit, wait = self.policy.limit, 0.0
@@ -66,17 +82,25 @@ class World:
             wait = max(wait, self.last_end + self.policy.cooldown - now)
         return max(0.0, wait)
 
-    def impossible(self) -> set[Event]:
+    def impossible(self) -> set[Event]:  # noqa: PLR0912 - one question a kind of event
         """Return what cannot happen, by what is there: not by the product's table."""
         events: set[Event] = set()
         if self.probe != "arming" or self.killed:
             events |= {Event.ARMED}
         if self.probe is None:
-            events |= {Event.FAILED, Event.LOST, Event.DIED} | TRIGGERS
+            events |= {Event.FAILED, Event.LOST, Event.DIED, Event.FELL, Event.MISSED} | TRIGGERS
         elif self.probe == "arming" and not self.killed:
-            events |= {Event.DIED} | TRIGGERS
+            events |= {Event.DIED, Event.FELL} | TRIGGERS
         elif not self.killed:
             events |= {Event.FAILED, Event.LOST}
+        if self.new and not self.killed:
+            events |= {Event.MISSED, Event.LEFT}
+        if self.waits or (self.ended and self.probe is None):
+            events |= {Event.LEFT}
+        if not self.waits:
+            events |= JAILS
+        if self.leaving and not self.held and not self.ended:
+            events |= {Event.LOST, Event.DIED}
         if not self.retry_due:
             events |= {Event.RETRY}
         if self.rest_due is None:
@@ -124,6 +148,7 @@ class Effects:
         match do.act:
             case Act.ARM:
                 assert world.probe is None, "a second probe of one rule"
+                assert world.jail or not world.lasting, "a probe for no jail"
                 world.probe, world.killed = "arming", False
             case Act.KILL:
                 assert world.visible, "nothing is there to be killed"
@@ -199,6 +224,13 @@ class Effects:
         self.fleet.refuse(run.member)
         self.end(run)
 
+    def depart(self, world: World) -> None:
+        """Give up the jail that ended, when no probe is left in it, as the roster does."""
+        if world.leaving and world.probe is None:
+            world.leaving, world.jail, world.spent = False, None, False
+            if not world.ended:
+                self.fleet.move(world.member, "")
+
     def state(self) -> list[object]:
         """Return everything that can be seen of the fleet."""
         fleet = self.fleet
@@ -207,5 +239,6 @@ class Effects:
         for member in (world.member for world in self.worlds):
             runs = [(run.id, run.stage) for run in member.runs]
             seen += [member.life, runs, member.wait(self.now), member.reason, member.refused]
+            seen += [member.jail_key, member.armed_since]
             seen += [member.armed_at, member.last_trigger, member.next_arming, member.triggers]
         return seen

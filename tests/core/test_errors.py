@@ -16,6 +16,7 @@ CLASSES = {
     "Ambiguous": (4, "org.jaildaemon.Ambiguous"),
     "NotPermitted": (5, "org.jaildaemon.NotPermitted"),
     "Refused": (1, "org.jaildaemon.Refused"),
+    "BadConfiguration": (1, "org.jaildaemon.BadConfiguration"),
 }
 
 
@@ -91,3 +92,11 @@ def test_an_error_can_be_caught_as_what_it_is_and_as_any_of_ours() -> None:
         raise NoDaemon("list", "/var/run/jaildaemon.pipe", "no daemon is running")
     assert isinstance(caught.value, NoDaemon)
     assert caught.value.args[1] == "/var/run/jaildaemon.pipe"
+
+
+def test_what_is_wrong_with_the_files_is_shown_a_line_each() -> None:
+    error = errors.BadConfiguration("start", "/etc/x.toml", "x: A: uid: is bad\nx: B: is bad")
+    assert error.lines() == ["x: A: uid: is bad", "x: B: is bad"]
+    hinted = errors.BadConfiguration("reload", "x", "x: is bad", "the old rules stay")
+    assert hinted.lines() == ["x: is bad", "the old rules stay"]
+    assert Refused("attach", "1", "no").lines() == ["attach: 1: no"]

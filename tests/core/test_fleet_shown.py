@@ -46,6 +46,8 @@ PHASES = {
     Phase.HELD: Shown.HELD,
     Phase.WITHDRAWING: Shown.GONE,
     Phase.GONE: Shown.GONE,
+    Phase.WAITING: Shown.WAITING,
+    Phase.LEAVING: Shown.WAITING,
 }
 
 
@@ -75,7 +77,7 @@ def test_while_a_rule_runs_the_furthest_of_its_runs_is_shown(policy: Policy) -> 
     for stage in Stage:
         run.stage = stage
         shown.append(member.shown(at(102.0)))
-    second = Run("x.2", member, Stage.SETTLING, at(101.0))
+    second = Run("x.2", member, Stage.SETTLING, at(101.0), member.jail_key)
     member.runs.insert(0, second)
     shown.append(member.shown(at(102.0)))
     assert shown == [Shown.SETTLING, Shown.QUEUED, Shown.RUNNING, Shown.RUNNING]

@@ -26,7 +26,7 @@ class StartsAfterDetach(Fleet):
     def trigger(self, member: Member, now: Now) -> list[Do]:
         withdrawing = member.life.phase is Phase.WITHDRAWING
         todo = super().trigger(member, now)
-        run = Run("late", member, Stage.RUNNING, now)
+        run = Run("late", member, Stage.RUNNING, now, member.jail_key)
         return [Do(Act.START, member, run)] if withdrawing else todo
 
 
@@ -187,6 +187,24 @@ class NeverSettles(Fleet):
         return self._submit(member.runs[-1]) if do.act is Act.SETTLE else do
 
 
+class LosesTheLastRing(Fleet):
+    """Takes what was rung just before the jail's end for the end alone."""
+
+    def trigger(self, member: Member, now: Now) -> list[Do]:
+        if member.life.phase is Phase.LEAVING:
+            return self.apply(member, Event.FELL, now)
+        return super().trigger(member, now)
+
+
+class ArmsForNobody(Fleet):
+    """Arms a released rule whose jail does not run."""
+
+    def release(self, member: Member, now: Now) -> list[Do]:
+        if member.life.phase is Phase.HELD and not member.jail_key:
+            return self.apply(member, Event.RELEASE, now)
+        return super().release(member, now)
+
+
 BROKEN = [
     (StartsAfterDetach, "a run goes on after DETACH"),
     (ArmsTwice, "a second probe of one rule"),
@@ -202,10 +220,12 @@ BROKEN = [
     (ReleasesAtOnce, "a probe "),
     (NeverRests, "nothing will ever arm it again"),
     (LastInFirstOut, "somebody else was first"),
-    (NeverDrains, "waits although there is room"),
+    (NeverDrains, "waits "),
     (HasNoCap, "too many commands"),
     (KeepsTheRefused, "miscounted"),
     (NeverSettles, "never settled"),
+    (LosesTheLastRing, "a trigger is one run"),
+    (ArmsForNobody, "a probe for no jail"),
 ]
 
 

@@ -27,43 +27,59 @@ from jaildaemon.core.rules import Policy, Respawn
 #   s start, a arm, k kill, b backoff, r rest, i ignore;  "-" cannot happen.
 # First the phases with a probe, or one on its way, then those without.
 MATRIX = """
-                NEW            ARMING         ARMED          HOLDING      WITHDRAWING
-armed           ARMED          ARMED          -              -            -
-failed          GONE           FAILING b      -              HELD         GONE
-lost            GONE           GONE           -              GONE         GONE
-trigger_last    -              -              GONE s         HELD i       GONE i
-trigger_wait    -              -              RUNNING s      HELD i       GONE i
-trigger_next    -              -              ARMING sa      HELD i       GONE i
-trigger_rest    -              -              RESTING sr     HELD i       GONE i
-died            -              -              GONE           HELD         GONE
-run_ended       -              ARMING         ARMED          HOLDING      WITHDRAWING
-run_ended_rest  -              ARMING         ARMED          HOLDING      WITHDRAWING
-rested          -              -              -              -            -
-retry           -              -              -              -            -
-hold            -              HOLDING k      HOLDING k      HOLDING      -
-release         -              -              -              -            -
-release_wait    -              -              -              -            -
-release_rest    -              -              -              -            -
-detach          WITHDRAWING k  WITHDRAWING k  WITHDRAWING k  WITHDRAWING  WITHDRAWING
+                NEW            ARMING         ARMED          HOLDING      WITHDRAWING    LEAVING
+armed           ARMED          ARMED          -              -            -              -
+failed          GONE           FAILING b      -              HELD         GONE           WAITING
+lost            GONE           GONE           -              GONE         GONE           -
+trigger_last    -              -              GONE s         HELD i       GONE i         -
+trigger_wait    -              -              RUNNING s      HELD i       GONE i         WAITING s
+trigger_next    -              -              ARMING sa      HELD i       GONE i         WAITING s
+trigger_rest    -              -              RESTING sr     HELD i       GONE i         WAITING s
+trigger_spent   -              -              WAITING s      HELD i       GONE i         WAITING s
+died            -              -              GONE           HELD         GONE           -
+fell            -              -              FAILING b      HELD         GONE           WAITING
+jail            -              -              -              -            -              -
+jail_wait       -              -              -              -            -              -
+jail_rest       -              -              -              -            -              -
+left            -              LEAVING k      LEAVING k      HOLDING      WITHDRAWING    LEAVING
+missed          -              WAITING        WAITING        HELD         GONE           WAITING
+run_ended       -              ARMING         ARMED          HOLDING      WITHDRAWING    LEAVING
+run_ended_rest  -              ARMING         ARMED          HOLDING      WITHDRAWING    LEAVING
+rested          -              -              -              -            -              -
+retry           -              -              -              -            -              -
+hold            -              HOLDING k      HOLDING k      HOLDING      -              HOLDING
+release         -              -              -              -            -              -
+release_wait    -              -              -              -            -              -
+release_rest    -              -              -              -            -              -
+release_absent  -              -              -              -            -              -
+detach          WITHDRAWING k  WITHDRAWING k  WITHDRAWING k  WITHDRAWING  WITHDRAWING    WITHDRAWING
 
-                RUNNING    RESTING    FAILING    HELD       GONE
-armed           -          -          -          -          -
-failed          -          -          -          -          -
-lost            -          -          -          -          -
-trigger_last    -          -          -          -          -
-trigger_wait    -          -          -          -          -
-trigger_next    -          -          -          -          -
-trigger_rest    -          -          -          -          -
-died            -          -          -          -          -
-run_ended       ARMING a   RESTING    FAILING    HELD       GONE
-run_ended_rest  RESTING r  RESTING    FAILING    HELD       GONE
-rested          -          ARMING a   -          -          -
-retry           -          -          ARMING a   -          -
-hold            HELD       HELD       HELD       HELD       -
-release         -          -          -          ARMING a   -
-release_wait    -          -          -          RUNNING    -
-release_rest    -          -          -          RESTING r  -
-detach          GONE       GONE       GONE       GONE       GONE
+                RUNNING    RESTING    FAILING    HELD       GONE     WAITING
+armed           -          -          -          -          -        -
+failed          -          -          -          -          -        -
+lost            -          -          -          -          -        -
+trigger_last    -          -          -          -          -        -
+trigger_wait    -          -          -          -          -        -
+trigger_next    -          -          -          -          -        -
+trigger_rest    -          -          -          -          -        -
+trigger_spent   -          -          -          -          -        -
+died            -          -          -          -          -        -
+fell            -          -          -          -          -        -
+jail            -          -          -          -          -        ARMING a
+jail_wait       -          -          -          -          -        RUNNING
+jail_rest       -          -          -          -          -        RESTING r
+left            WAITING    WAITING    WAITING    HELD       -        -
+missed          -          -          -          -          -        -
+run_ended       ARMING a   RESTING    FAILING    HELD       GONE     WAITING
+run_ended_rest  RESTING r  RESTING    FAILING    HELD       GONE     WAITING
+rested          -          ARMING a   -          -          -        -
+retry           -          -          ARMING a   -          -        -
+hold            HELD       HELD       HELD       HELD       -        HELD
+release         -          -          -          ARMING a   -        -
+release_wait    -          -          -          RUNNING    -        -
+release_rest    -          -          -          RESTING r  -        -
+release_absent  -          -          -          WAITING    -        -
+detach          GONE       GONE       GONE       GONE       GONE     GONE
 """
 LETTERS = {
     "s": Action.START,
@@ -229,7 +245,11 @@ def test_no_run_can_end_where_none_is_in_progress(phase: Phase, event: Event) ->
         (Event.TRIGGER_REST, 3),
         (Event.RUN_ENDED, 1),
         (Event.RUN_ENDED_REST, 1),
+        (Event.TRIGGER_SPENT, 3),
         (Event.DIED, 2),
+        (Event.FELL, 2),
+        (Event.LEFT, 2),
+        (Event.MISSED, 2),
         (Event.HOLD, 2),
         (Event.DETACH, 2),
     ],
@@ -296,6 +316,15 @@ def test_a_trigger_is_sorted_by_policy_runs_and_limit(
     assert [sort_trigger(policy, runs, 0.0) for runs in range(len(within))] == within
     for wait in (0.001, 3600.0):
         assert [sort_trigger(policy, runs, wait) for runs in range(len(over))] == over
+
+
+@pytest.mark.parametrize(("policy", "within"), [s[1:3] for s in SORTED], ids=[s[0] for s in SORTED])
+def test_the_one_shot_of_a_rule_in_a_file_is_spent_until_the_next_jail(
+    policy: Policy, within: list[Event]
+) -> None:
+    lasting = [Event.TRIGGER_SPENT if event is LAST else event for event in within]
+    found = [sort_trigger(policy, runs, 0.0, lasting=True) for runs in range(len(within))]
+    assert found == lasting
 
 
 # --- the wait after a failure ------------------------------------------------

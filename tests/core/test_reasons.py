@@ -56,7 +56,7 @@ def test_of_runs_it_is_said_how_far_they_are() -> None:
     for stage in Stage:
         run.stage = stage
         seen.append(why_not_armed(member, at(102.0)))
-    member.runs.append(Run("x.2", member, Stage.RUNNING, at(101.0)))
+    member.runs.append(Run("x.2", member, Stage.RUNNING, at(101.0), member.jail_key))
     seen.append(why_not_armed(member, at(102.0)))
     assert seen == [
         "its run starts if its jail still lives after 5s",

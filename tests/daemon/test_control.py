@@ -101,7 +101,6 @@ def test_what_the_interface_has_not_is_named(server: Server) -> None:
     client = server.connect()
     client.say(
         call("Frob"),
-        call("Reload"),
         call("com.example.Frob"),
         {"method": "Frob"},
         {"method": ""},
@@ -112,7 +111,6 @@ def test_what_the_interface_has_not_is_named(server: Server) -> None:
     )
     assert client.heard() == [
         error("MethodNotFound", method="org.jaildaemon.Frob"),
-        error("MethodNotImplemented", method="org.jaildaemon.Reload"),
         error("InterfaceNotFound", interface="com.example"),
         error("InterfaceNotFound", interface=""),
         error("InterfaceNotFound", interface=""),

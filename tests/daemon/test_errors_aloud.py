@@ -89,7 +89,7 @@ def test_wrong_use_is_named_above_the_usage(line: str, told: str) -> None:
 
 # --- -c ------------------------------------------------------------------------------
 
-PID_HINT = "(-j takes the host's pid of any process in the container)"
+PID_HINT = "(-j takes the host's pid of any process in the container, or ENGINE:NAME)"
 MAP_HINT = "(see /proc/PID/uid_map and gid_map)"
 LINUX_REFUSALS = [
     # -j and more, exit code, told

@@ -297,7 +297,7 @@ def test_it_ends_by_term_and_int_and_says_so(daemon: Daemon, signum: int) -> Non
 def test_hup_does_not_end_it(daemon: Daemon) -> None:
     for _ in range(3):
         os.kill(daemon.pid, signal.SIGHUP)
-        assert daemon.lines.next() == "jaildaemon: SIGHUP: there are no rules in files to reload"
+        assert daemon.lines.next() == "jaildaemon: reloaded: 0 added, 0 removed, 0 kept"
     assert daemon.status()["pid"] == daemon.pid
 
 

@@ -25,6 +25,16 @@ def this_system(helper: Path = HELPER) -> Backend:
     raise Refused("start", sys.platform, "has neither FreeBSD jails nor Linux namespaces")
 
 
+def configuration() -> tuple[str, tuple[str, ...]]:
+    """Return where this system's rules in files are, and which engines name its jails.
+
+    None where the kernel itself does.
+    """
+    if sys.platform == "linux":
+        return "/etc/jaildaemon.toml", ("docker", "podman", "lxc", "nspawn", "runc", "crun")
+    return "/usr/local/etc/jaildaemon.toml", ()
+
+
 def throwaway_jail() -> ThrowawayJail:
     """Make a jail for the demo."""
     return LinuxNamespaces() if sys.platform == "linux" else FreeBSDJail()

@@ -263,6 +263,29 @@ class Backend(abc.ABC):
         """Return the very jail that had this identity in this boot; NoSuchJail says why not."""
 
     @abc.abstractmethod
+    def watch_end(self, jail: Jail, ended: Callable[[], None]) -> Callable[[], None]:
+        """Call `ended`, once and never within this call, when `jail` has ended.
+
+        Returns what stops it.  A kernel that does not tell (FreeBSD before 15) never
+        calls: then who arms a probe, or loses one, finds it out.
+        """
+
+    def jail_names(self) -> list[str]:
+        """Return the full names of the running jails that are children of our own one.
+
+        Where the kernel does not name jails (Linux) there are none.
+        """
+        return []
+
+    def watch_jails(self, begun: Callable[[], None]) -> Callable[[], None] | None:
+        """Call `begun` whenever a jail may have begun; returns what stops it.
+
+        None where the kernel does not tell: then who wants to know has to look.
+        """
+        del begun
+        return None
+
+    @abc.abstractmethod
     def find_run(self, run: str, pid: int | None) -> int | None:
         """Return the pid of the shell that runs `run` (JAILDAEMON_RUN), if it still lives.
 

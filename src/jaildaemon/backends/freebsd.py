@@ -10,6 +10,7 @@ import os
 import signal
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -87,6 +88,27 @@ class FreeBSDBackend(Backend):
     def recover(self, identity: dict[str, object]) -> FreeBSDJail:
         """Find the jail of this jid, name and path that still has one of its processes."""
         return self._jails.recover(identity)
+
+    def jail_names(self) -> list[str]:
+        """Return what jls(8) shows, without the children of jails."""
+        return self._jails.names()
+
+    def watch_jails(self, begun: Callable[[], None]) -> Callable[[], None] | None:
+        """Wait for EVFILT_JAIL's NOTE_JAIL_CHILD of our own jail (15)."""
+        who = object()
+        if not self.watcher.watch_jail(0, who, begun):
+            return None
+        return lambda: self.watcher.unwatch_jail(0, who)
+
+    def watch_end(self, jail: Jail, ended: Callable[[], None]) -> Callable[[], None]:
+        """Wait for EVFILT_JAIL's NOTE_JAIL_REMOVE (15); before, nobody tells."""
+        who = object()
+        try:
+            self.watcher.watch_jail(jail.number, who, ended)
+        except FileNotFoundError:
+            handle = self.watcher.call_in(0, ended)
+            return lambda: self.watcher.cancel(handle)
+        return lambda: self.watcher.unwatch_jail(jail.number, who)
 
     def find_run(self, run: str, pid: int | None) -> int | None:
         """Look for the session leader with JAILDAEMON_RUN in its environment (kern.proc.env).

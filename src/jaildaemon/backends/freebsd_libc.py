@@ -81,15 +81,23 @@ class JailFacts:
     path: str
     persist: bool
     desc: int
+    parent: int
+    """The jid of the jail that it is a child of; 0 for our own."""
 
 
-def jail_get(*, jid: int = 0, name: str = "", desc: int = -1, flags: int = 0) -> JailFacts:
+def jail_get(
+    *, jid: int = 0, name: str = "", desc: int = -1, flags: int = 0, after: int | None = None
+) -> JailFacts:
     """Describe the jail of a jid, a name, or (JAIL_USE_DESC) a descriptor; jail(2).
+
+    With `after`, the next one beyond that jid: 0 for the first.
 
     ENOENT: there is none, or it is dying.  EINVAL: this kernel does not know
     `flags`.  The error's text is the kernel's own, where it gives one.
     """
-    ids = {"jid": ctypes.c_int(jid), "persist": ctypes.c_int()}
+    ids = {"jid": ctypes.c_int(jid), "persist": ctypes.c_int(), "parent": ctypes.c_int()}
+    if after is not None:
+        ids["lastjid"] = ctypes.c_int(after)
     texts = {
         # The key must end in a NUL at the end of its length: the buffer does.
         "name": ctypes.create_string_buffer(os.fsencode(name), NAME_SIZE),
@@ -114,6 +122,7 @@ def jail_get(*, jid: int = 0, name: str = "", desc: int = -1, flags: int = 0) ->
         os.fsdecode(texts["path"].value),
         bool(ids["persist"].value),
         ids["desc"].value if flags & JAIL_GET_DESC else -1,
+        ids["parent"].value,
     )
 
 

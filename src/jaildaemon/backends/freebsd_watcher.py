@@ -18,6 +18,11 @@ MAX_EVENTS = 256
 """Taken at a time.  What is left waits in the kernel; 64 bytes each."""
 
 
+# sys/event.h, 15 and later; ident 0 is our own jail, another its jid.
+EVFILT_JAIL = -14
+NOTE_JAIL_CHILD, NOTE_JAIL_REMOVE = 0x80000000, 0x10000000
+
+
 def death_of(status: int) -> Death:
     """Return how a process with this wait(2) status ended."""
     if os.WIFSIGNALED(status):
@@ -37,6 +42,7 @@ class FreeBSDWatcher(Watcher):
         self._fds: dict[int, tuple[int, Callable[[], None]]] = {}
         self._children: dict[int, Callable[[Death], None]] = {}
         self._strangers: dict[int, dict[object, Callable[[Death], None]]] = {}
+        self._jails: dict[int, dict[object, Callable[[], None]]] = {}
         self.before_reap: Callable[[int], None] = lambda _: None
         """Told of a child's death while it is not yet reaped, so that it still
         holds its pid and its jail."""
@@ -115,6 +121,42 @@ class FreeBSDWatcher(Watcher):
             with contextlib.suppress(FileNotFoundError):
                 self._change(pid, select.KQ_FILTER_PROC, select.KQ_EV_DELETE)
 
+    # --- jails ---------------------------------------------------------------
+
+    def watch_jail(self, jid: int, who: object, call: Callable[[], None]) -> bool:
+        """Call when jail `jid` is removed, or (0) when our own one has a new child.
+
+        False where the kernel does not tell: before 15 it knows no such filter
+        (EINVAL), which is found out by trying.  ENOENT: there is no such jail.
+        """
+        note = NOTE_JAIL_REMOVE if jid else NOTE_JAIL_CHILD
+        if jid not in self._jails:
+            try:
+                self._change(jid, EVFILT_JAIL, select.KQ_EV_ADD | select.KQ_EV_CLEAR, note)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                return False
+        self._jails.setdefault(jid, {})[who] = call
+        return True
+
+    def unwatch_jail(self, jid: int, who: object) -> None:
+        """Stop; what was told already is no error."""
+        calls = self._jails.get(jid, {})
+        if calls.pop(who, None) is not None and not calls:
+            del self._jails[jid]
+            # ENOENT: it was removed, and its filter with it.
+            with contextlib.suppress(FileNotFoundError):
+                self._change(jid, EVFILT_JAIL, select.KQ_EV_DELETE)
+
+    def _jail_changed(self, jid: int) -> None:
+        calls = self._jails.get(jid, {}) if jid == 0 else self._jails.pop(jid, {})
+        if jid:
+            with contextlib.suppress(FileNotFoundError):
+                self._change(jid, EVFILT_JAIL, select.KQ_EV_DELETE)
+        for call in list(calls.values()):
+            call()
+
     def signal_process(self, pid: int, signum: int) -> None:
         """Signal a watched process.  One that has ended already is left alone."""
         # Not reaped yet, so the number is still its own, and a zombie takes any signal.
@@ -146,6 +188,9 @@ class FreeBSDWatcher(Watcher):
         for event in self._kqueue.control(None, MAX_EVENTS, seconds):
             if event.filter == select.KQ_FILTER_PROC:
                 self._exited(event.ident, event.data)
+                continue
+            if event.filter == EVFILT_JAIL:
+                self._jail_changed(event.ident)
                 continue
             # A call before this one may have unwatched it, or watch another
             # descriptor of that number by now; that one's call must bear it.

@@ -12,7 +12,7 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -49,7 +49,7 @@ from jaildaemon.backends.linux_watcher import LinuxWatcher
 PIPE_ENDS = 2
 MAX_PID = 2**22  # PID_MAX_LIMIT, linux/threads.h
 SO_PEERPIDFD = 77  # include/uapi/asm-generic/socket.h, 6.5 and later
-PID_HINT = "-j takes the host's pid of any process in the container"
+PID_HINT = "-j takes the host's pid of any process in the container, or ENGINE:NAME"
 
 CAP_SYS_ADMIN = 1 << 21  # linux/capability.h
 
@@ -141,6 +141,28 @@ class LinuxBackend(Backend):
             jail.close()
             raise NoSuchJail("attach", str(pid), "the container has ended")
         return jail
+
+    def watch_end(self, jail: Jail, ended: Callable[[], None]) -> Callable[[], None]:
+        """Wait for the pidfd of its init to be readable."""
+        assert isinstance(jail, LinuxJail)
+        # One of our own: the handle's may be closed before, and two may wait.
+        fd = os.dup(jail.pidfd)
+        told = False
+
+        def stop() -> None:
+            nonlocal told
+            if not told:
+                told = True
+                self.watcher.unwatch_fd(fd)
+                os.close(fd)
+
+        def readable() -> None:
+            if not told:
+                stop()
+                ended()
+
+        self.watcher.watch_fd(fd, readable)
+        return stop
 
     def find_run(self, run: str, pid: int | None) -> int | None:
         """Look for the session leader with JAILDAEMON_RUN in its environment (proc(5)).

@@ -2,6 +2,7 @@
 """The subcommands."""
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ SHAPE = 1
 """Of what --json prints, as docs/protocol.md has it."""
 FOLLOWED = 10
 """What `log -F` shows of the past, as tail(1) does."""
+FOUND_SOMETHING = 6
 
 
 def _json(parameters: dict[str, object], indent: int | None = 2) -> None:
@@ -93,6 +95,32 @@ def _ids(method: str, done: str) -> Callable[[argparse.Namespace], int]:
         return _print(found, as_json=wish.json, view=lambda p: views.ids(p, done))
 
     return order
+
+
+def _reload(wish: argparse.Namespace) -> int:
+    found = client.call(wish.socket, "Reload", {})
+    return _print(found, as_json=wish.json, view=views.reloaded)
+
+
+def _check(wish: argparse.Namespace) -> int:
+    import attrs
+
+    from jaildaemon import backends
+    from jaildaemon.daemon import config
+
+    named = wish.file if wish.file is not None else wish.config
+    files = config.Files.of(named, *backends.configuration())
+    if wish.file is not None:  # a draft: whose it is does not matter yet
+        files = attrs.evolve(files, trusted=False)
+    made, problems = config.examine(files)
+    parameters = {
+        "files": list(made.files),
+        "rules": len(made.rules),
+        "problems": [dataclasses.asdict(problem) for problem in problems],
+        "warnings": [dataclasses.asdict(warning) for warning in made.warnings],
+    }
+    _print(parameters, as_json=wish.json, view=views.checked)
+    return FOUND_SOMETHING if problems else 0
 
 
 def _restart(wish: argparse.Namespace) -> int:
@@ -182,6 +210,13 @@ def parser() -> argparse.ArgumentParser:
     sub = add("detach", "Withdraw rules; their running commands go on.", _ids("Detach", "detached"))
     add_which(sub).add_argument("--jail", metavar="JAIL", help="the rules of this jail")
     sub.add_argument("--title", metavar="TITLE", help="with --jail: only this title")
+
+    add("reload", "Let the daemon read the rules in files anew.", _reload)
+
+    sub = add("check", "Say what is wrong with the rules in files, without a daemon.", _check)
+    which = sub.add_mutually_exclusive_group()
+    which.add_argument("file", nargs="?", metavar="FILE", help="a draft; whose it is is not tested")
+    which.add_argument("--config", metavar="FILE", help="as the daemon would be given it")
 
     words = "Let the daemon replace itself by its program as it is now installed."
     add("restart", words, _restart)

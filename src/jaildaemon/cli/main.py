@@ -36,7 +36,7 @@ def _original(arguments: list[str]) -> int:
     if wish.daemon:
         from jaildaemon.daemon import service
 
-        places = service.Places(wish.pidfile, wish.socket, wish.state, options.SOCKET)
+        places = service.Places(wish.pidfile, wish.socket, wish.state, options.SOCKET, wish.config)
         return service.start(places, foreground=wish.foreground)
     return _attach(wish)
 
@@ -66,7 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"jaildaemon: {shown(str(error))}\n{options.USAGE}")
         return error.exit_code
     except JaildaemonError as error:
-        sys.stderr.write(f"jaildaemon: {shown(str(error))}\n")
+        for line in error.lines():
+            sys.stderr.write(f"jaildaemon: {shown(line)}\n")
         return error.exit_code
     except BrokenPipeError:
         return 1  # who read our output has had enough

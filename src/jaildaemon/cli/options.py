@@ -21,7 +21,7 @@ usage: jaildaemon -D [-F] [-p pidfile] [-f ipcsockpath]
 
 _TEXTS = ("respawn", "signal", "limit", "cooldown", "timeout", "settle", "run-as")
 """Fields of the policy that the daemon checks, as it checks them in files."""
-_LONG = ["help", "version", "replace", "state-dir=", "uid=", "gid=", "concurrency="]
+_LONG = ["help", "version", "replace", "state-dir=", "config=", "uid=", "gid=", "concurrency="]
 _LONG += [f"{name}=" for name in _TEXTS]
 _WHAT = ""
 
@@ -37,6 +37,7 @@ class Options:
         self.title: str | None = None
         self.socket, self.pidfile = SOCKET, PIDFILE
         self.state: str | None = None
+        self.config: str | None = None
         self.policy: dict[str, object] = {}
 
 
@@ -117,6 +118,8 @@ def parse(arguments: list[str]) -> Options:
             options.pidfile = value
         elif option == "--state-dir" and options.daemon:
             options.state = value
+        elif option == "--config" and options.daemon:
+            options.config = value
     if not options.daemon:
         _utility(options, pairs)
     return options

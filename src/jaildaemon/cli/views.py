@@ -195,3 +195,27 @@ def checks(parameters: dict[str, Any]) -> None:
         _say(shown(f"{'ok  ' if check['ok'] else 'BAD '} {check['name']}: {check['found']}"))
         if check.get("hint"):
             _say(shown(f"     {check['hint']}"))
+
+
+def reloaded(parameters: dict[str, Any]) -> None:
+    """Show what a reload changed, a line for each kind that there is."""
+    for word in ("added", "removed"):
+        if parameters[word]:
+            _say(shown(f"{word} {' '.join(parameters[word])}"))
+    _say(f"kept {parameters['kept']}")
+
+
+def checked(parameters: dict[str, Any]) -> None:
+    """Show every problem and warning, a line each; where there is none, what was read."""
+    for problem in parameters["problems"]:
+        _say(_line(problem))
+    for warning in parameters["warnings"]:
+        _say(f"warning: {_line(warning)}")
+    if not parameters["problems"]:
+        where = ", ".join(parameters["files"]) or "no file"
+        _say(shown(f"ok: {parameters['rules']} rules in {where}"))
+
+
+def _line(problem: dict[str, str]) -> str:
+    words = (problem[name] for name in ("file", "rule", "field", "what"))
+    return shown(": ".join(word for word in words if word))

@@ -8,120 +8,20 @@ enough to do, then running.
 import enum
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from jaildaemon.core.lifecycle import Action, Event, Life, Phase, sort_trigger, step
 from jaildaemon.core.limits import Window
+from jaildaemon.core.member import Member, Now, Run, Shown, Stage, overlap
 from jaildaemon.core.rules import Policy, Rule
-from jaildaemon.core.text import NAME, process_title
 from jaildaemon.errors import Ambiguous, NoSuchRule, Refused
+
+__all__ = ["Act", "Do", "Fleet", "Member", "Now", "Run", "Shown", "Stage"]
 
 MAX_RUNS = 32
 """Runs of all rules at once.  What comes on top waits in the queue."""
-
-
-class Shown(enum.Enum):
-    """A rule's state as `list` shows it (architecture.md, Words)."""
-
-    ARMED = "armed"
-    RUNNING = "running"
-    COOLING = "cooling"
-    LIMITED = "limited"
-    SETTLING = "settling"
-    QUEUED = "queued"
-    HELD = "held"
-    FAILING = "failing"
-    WAITING = "waiting"
-    GONE = "gone"
-
-
-class Stage(enum.Enum):
-    """Where a run is."""
-
-    SETTLING = "settling"
-    QUEUED = "queued"
-    RUNNING = "running"
-
-
-@dataclass(frozen=True, slots=True)
-class Now:
-    """One instant, on two clocks.
-
-    `wall` is in seconds since the epoch, for people; `steady` in seconds since
-    the boot, which no clock step moves, for every decision.
-    """
-
-    wall: float
-    steady: float
-
-
-@dataclass(slots=True, eq=False)
-class Run:
-    """One run, from its trigger on."""
-
-    id: str
-    member: "Member"
-    stage: Stage
-    triggered: Now
-    by: str | None = None
-    """Who fired it; None for whoever rang in the jail."""
-
-
-@dataclass(slots=True, eq=False)
-class Member:
-    """One rule of the fleet."""
-
-    rule: Rule
-    jail_key: str
-    """Which jail it is, for good: two rules with the same key share a jail."""
-    window: Window
-    life: Life = field(default_factory=Life)
-    runs: list[Run] = field(default_factory=list)
-    reason: str | None = None
-    armed_at: float | None = None
-    last_trigger: float | None = None
-    last_run: str | None = None
-    """The run that the latest trigger of this life became."""
-    last_end: float | None = None
-    """When the latest run ended, steady."""
-    next_arming: float | None = None
-    triggers: int = 0
-    refused: int = 0
-
-    @property
-    def full(self) -> bool:
-        """Whether so many runs go on that no probe may stand."""
-        return self.life.runs >= self.rule.policy.at_once
-
-    def wait(self, now: Now) -> float:
-        """Return in how many seconds the limit and the cooldown allow a probe; 0 for now."""
-        cooling = 0.0
-        if self.last_end is not None:
-            cooling = self.last_end + self.rule.policy.cooldown - now.steady
-        return max(0.0, cooling, self.window.wait(now.steady))
-
-    def shown(self, now: Now) -> Shown:
-        """Return the state that `list` shows."""
-        phase = self.life.phase
-        if phase in (Phase.RUNNING, Phase.GONE) and self.runs:
-            stages = list(Stage)
-            return Shown(max(self.runs, key=lambda run: stages.index(run.stage)).stage.value)
-        if phase is Phase.RESTING:
-            return Shown.LIMITED if self.window.wait(now.steady) else Shown.COOLING
-        return _SHOWN[phase]
-
-
-_SHOWN = {
-    Phase.NEW: Shown.WAITING,
-    Phase.ARMING: Shown.WAITING,
-    Phase.ARMED: Shown.ARMED,
-    Phase.RUNNING: Shown.RUNNING,
-    Phase.FAILING: Shown.FAILING,
-    Phase.HOLDING: Shown.HELD,
-    Phase.HELD: Shown.HELD,
-    Phase.WITHDRAWING: Shown.GONE,
-    Phase.GONE: Shown.GONE,
-}
+CALM_SECONDS = 60.0
+"""A probe that stood so long ends the row of failures of a rule in a file."""
 
 
 class Act(enum.Enum):
@@ -166,7 +66,8 @@ class Fleet:
         """Tells this daemon's runs from those of any other: part of a run's id."""
         self._last_run = 0
         self.members: dict[str, Member] = {}
-        self._by_jail: dict[str, dict[str, Member]] = {}
+        self._users: dict[str, dict[str, Member]] = {}
+        """Who needs a jail: the rules that have it, and those with a run that it began."""
         self.triggers = 0
         self.refused = 0
         self.last_id = 0
@@ -196,12 +97,21 @@ class Fleet:
         member = Member(rule, jail_key, Window(rule.policy.limit, times), Life(phase))
         member.last_end = last_end
         self.members[rule.id] = member
-        self._by_jail.setdefault(jail_key, {})[rule.id] = member
+        self._use(member, jail_key)
         return member
 
-    def restore_run(self, member: Member, run_id: str, stage: Stage, triggered: Now) -> Run:
-        """Add a run that another life of the daemon began."""
-        run = Run(run_id, member, stage, triggered)
+    def restore_run(
+        self,
+        member: Member,
+        run_id: str,
+        stage: Stage,
+        triggered: Now,
+        jail_key: str | None = None,
+    ) -> Run:
+        """Add a run that another life of the daemon began; its jail may be gone by now."""
+        jail_key = member.jail_key if jail_key is None else jail_key
+        run = Run(run_id, member, stage, triggered, jail_key)
+        self._use(member, jail_key)
         member.runs.append(run)
         member.life = replace(member.life, runs=member.life.runs + 1)
         self._running += stage is Stage.RUNNING
@@ -228,6 +138,8 @@ class Fleet:
             for m in self.members.values()
             if m.rule.title is not None and name in (f"{m.rule.jail}/{m.rule.title}", m.rule.title)
         ]
+        # What a pattern's rule has become, one a jail.
+        found = found or [m for m in self.members.values() if m.rule.id.startswith(f"{name}@")]
         if not found:
             raise NoSuchRule(what, name, "no such rule", "see jaildaemon list")
         if len(found) > 1:
@@ -236,23 +148,33 @@ class Fleet:
 
     def of_jail(self, jail_key: str) -> list[Member]:
         """Return the rules of one jail."""
-        return list(self._by_jail.get(jail_key, {}).values())
+        return [m for m in self._users.get(jail_key, {}).values() if m.jail_key == jail_key]
+
+    def uses(self, jail_key: str) -> bool:
+        """Say whether a rule or a run needs the jail."""
+        return jail_key in self._users
 
     def overlapping(self, member: Member) -> list[Member]:
         """Return the rules of the same jail that `pkill -f` with a title may hit too."""
         return [
             m
             for m in self.of_jail(member.jail_key)
-            if m is not member and _overlap(m.rule.title, member.rule.title)
+            if m is not member and overlap(m.rule.title, member.rule.title)
         ]
 
     # --- events ------------------------------------------------------------------
 
     def apply(self, member: Member, event: Event, now: Now) -> list[Do]:
         """Take `event`; return what must be done."""
-        member.life, actions = step(member.life, event)
+        before = member.life
+        if before.phase is Phase.ARMED and now.steady - member.armed_since >= CALM_SECONDS:
+            before = replace(before, failures=0)
+        member.life, actions = step(before, event)
         if event is Event.ARMED:
-            member.armed_at, member.reason = now.wall, None
+            member.armed_at, member.armed_since, member.reason = now.wall, now.steady, None
+            if member.rule.lasting:
+                # Only a probe that stands for a while shows that all is well again.
+                member.life = replace(member.life, failures=before.failures)
         if member.life.phase is not Phase.ARMED:
             member.armed_at = None
         if member.life.phase not in (Phase.RESTING, Phase.FAILING):
@@ -273,16 +195,41 @@ class Fleet:
 
     def trigger(self, member: Member, now: Now) -> list[Do]:
         """Take the probe's death by its signal."""
-        if member.life.phase is Phase.ARMED:
+        if member.life.phase in (Phase.ARMED, Phase.LEAVING):
             member.window.note(now.steady)
-        event = sort_trigger(member.rule.policy, member.life.runs, member.window.wait(now.steady))
+        wait, lasting = member.window.wait(now.steady), member.rule.lasting
+        event = sort_trigger(member.rule.policy, member.life.runs, wait, lasting=lasting)
         return self.apply(member, event, now)
+
+    def appear(self, member: Member, jail_key: str, now: Now) -> list[Do]:
+        """Give a rule in a file, which waits or is held, the jail that runs now."""
+        self.move(member, jail_key)
+        if member.life.phase is Phase.HELD:
+            return []
+        if member.full:
+            return self.apply(member, Event.JAIL_WAIT, now)
+        rests = member.wait(now) > 0
+        return self.apply(member, Event.JAIL_REST if rests else Event.JAIL, now)
+
+    def move(self, member: Member, jail_key: str) -> None:
+        """Let a rule have another jail, or none: ""; its runs keep theirs."""
+        old, member.jail_key = member.jail_key, jail_key
+        self._use(member, jail_key)
+        self._disuse(member, old)
+
+    def change(self, member: Member, rule: Rule) -> None:
+        """Let a rule without a probe be another one of the same id; its runs go on."""
+        if rule.policy.limit != member.rule.policy.limit:
+            member.window = Window(rule.policy.limit)
+        member.rule = rule
 
     def release(self, member: Member, now: Now) -> list[Do]:
         """Take the administrator's release of a held rule."""
         if member.life.phase is not Phase.HELD:
             raise Refused("release", member.rule.id, "is not held")
         member.reason = None
+        if not member.jail_key:
+            return self.apply(member, Event.RELEASE_ABSENT, now)
         if member.full:
             return self.apply(member, Event.RELEASE_WAIT, now)
         rests = member.wait(now) > 0
@@ -306,6 +253,7 @@ class Fleet:
         elif run.stage is Stage.QUEUED:
             self._queue.remove(run)
         member.runs.remove(run)
+        self._disuse(member, run.jail_key)
         event = Event.RUN_ENDED_REST if member.wait(now) else Event.RUN_ENDED
         todo = self.apply(member, event, now)
         if self._queue and self._running < MAX_RUNS:
@@ -319,8 +267,9 @@ class Fleet:
         member.last_trigger = now.wall
         self.triggers += 1
         self._last_run += 1
-        run = Run(f"{self._life_id}.{self._last_run}", member, Stage.SETTLING, now)
-        member.last_run = run.id
+        run_id = f"{self._life_id}.{self._last_run}"
+        run = Run(run_id, member, Stage.SETTLING, now, member.jail_key)
+        member.last_run = run_id
         member.runs.append(run)
         if member.rule.policy.settle:
             return Do(Act.SETTLE, member, run)
@@ -338,10 +287,21 @@ class Fleet:
     def _forget(self, member: Member) -> None:
         if self.members.pop(member.rule.id, None) is None:
             return  # withdrawn once more: two administrators, one rule
-        neighbours = self._by_jail[member.jail_key]
-        del neighbours[member.rule.id]
-        if not neighbours:
-            del self._by_jail[member.jail_key]
+        self._unuse(member, member.jail_key)
+
+    def _use(self, member: Member, jail_key: str) -> None:
+        if jail_key:
+            self._users.setdefault(jail_key, {})[member.rule.id] = member
+
+    def _disuse(self, member: Member, jail_key: str) -> None:
+        """Forget that the rule needs a jail, where neither it nor a run of it does."""
+        if jail_key not in (member.jail_key, *(run.jail_key for run in member.runs)):
+            self._unuse(member, jail_key)
+
+    def _unuse(self, member: Member, jail_key: str) -> None:
+        users = self._users.get(jail_key, {})
+        if users.pop(member.rule.id, None) and not users:
+            del self._users[jail_key]
 
     # --- counts ---------------------------------------------------------------------
 
@@ -358,12 +318,3 @@ class Fleet:
     def queued(self) -> int:
         """How many runs wait for a place."""
         return len(self._queue)
-
-
-def _overlap(one: str | None, other: str | None) -> bool:
-    """Say whether looking for one title finds the other's probe too.
-
-    pkill -f looks at the whole argv[0], "jaildaemon: " included; a rule without
-    a title can only be rung by that name, which is in all of them.
-    """
-    return (one or NAME) in process_title(other) or (other or NAME) in process_title(one)

@@ -11,9 +11,11 @@ boot).  Beyond those, by kind:
   boot       boot (the system's boot id); last_id and breaks where a new
              journal was begun
   break      rule (its breaker key), began: the host did not survive its run
-  rule       rule, jail, identity, title, command, policy; and where a new
-             journal was begun: state, all that had become of it by then, in
-             this one record, for a rule without its runs would ring again
+  rule       rule, jail, identity, title, command, policy, and source where it
+             is in a file; and where a new journal was begun: state, all that had
+             become of it by then, in this one record, for a rule without its
+             runs would ring again.  Of a rule that is there it is the new shape.
+  jail       rule, identity: a rule in a file has another jail of the same name
   unrule     rule, reason
   hold       rule, reason        release    rule
   trigger    rule, run           start      rule, run
@@ -90,7 +92,27 @@ class KnownRule:
     held: str | None = None
     gone: bool = False
     """Withdrawn, but a run goes on."""
+    spent: bool = False
+    """Its one shot was fired, and it has not had another jail since."""
     runs: dict[str, OpenRun] = field(default_factory=dict)
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it is in a file."""
+        return "source" in self.record
+
+    @property
+    def breaker_key(self) -> str:
+        """What names the same rule in every boot (core/breaker.py)."""
+        title = self.record.get("title")
+        return breaker.key(None if title is None else str(title), str(self.record.get("command")))
+
+    def go_on(self, before: "KnownRule") -> None:
+        """Take over what has become of the rule under its former shape."""
+        self.times.extend(before.times)
+        self.last_end, self.last_trigger = before.last_end, before.last_trigger
+        self.triggers, self.refused = before.triggers, before.refused
+        self.held, self.runs = before.held, before.runs
 
 
 class History:
@@ -115,6 +137,10 @@ class History:
             self._rule(rule, record)
         elif kind == "unrule":
             self._unrule(rule)
+        elif kind == "jail" and rule in self.rules:
+            known = self.rules[rule]
+            known.record = {**known.record, "identity": record.get("identity")}
+            known.spent = False
         elif rule in self.rules:
             self._of_rule(str(kind), rule, record)
 
@@ -124,7 +150,14 @@ class History:
             raise BadRecord("a boot without its id")
         if boot != self.boot:
             # Nothing that lived in another boot lives now, and its clock is another.
+            # What was held is held: it must not be a reboot that releases it.
+            held = [k for k in self.rules.values() if k.lasting and k.held is not None]
             self.boot, self.rules = boot, {}
+            for known in held:
+                if not known.gone:
+                    said = {**known.record, "identity": {}}
+                    anew = KnownRule(said, deque(maxlen=known.times.maxlen), held=known.held)
+                    self.rules[str(said["rule"])] = anew
         self._boot_record = record
         self.last_id = max(self.last_id, int(_number(record.get("last_id"))))
         breaks = record.get("breaks")
@@ -139,7 +172,10 @@ class History:
         if not rule:
             raise BadRecord("a rule without its id")
         said = {name: value for name, value in record.items() if name != "state"}
-        known = self.rules[rule] = KnownRule(said, deque(maxlen=_counted(record)))
+        before, known = self.rules.get(rule), KnownRule(said, deque(maxlen=_counted(record)))
+        self.rules[rule] = known
+        if before is not None:
+            known.go_on(before)
         state = record.get("state")
         if isinstance(state, dict):
             _take_state(known, state)
@@ -161,6 +197,8 @@ class History:
             known.times.append(seconds)
             known.last_trigger = _number(record.get("t"))
             known.triggers += 1
+            policy = known.record.get("policy")
+            known.spent = isinstance(policy, dict) and policy.get("respawn") == "no"
         elif kind == "start" and run in known.runs:
             known.runs[run].started = True
         elif kind == "pid" and run in known.runs:
@@ -176,6 +214,8 @@ class History:
             known.held = str(record.get("reason", ""))
         elif kind == "release":
             known.held = None
+            # The administrator has looked: the breaker counts anew.
+            self.breaks.pop(known.breaker_key, None)
 
     def snapshot(self) -> list[Record]:
         """Return records that say the same in as few lines, for a new journal."""
@@ -195,6 +235,7 @@ def _state(known: KnownRule) -> Record:
         "refused": known.refused,
         "held": known.held,
         "gone": known.gone,
+        "spent": known.spent,
         "runs": [
             {"run": run.run, "t": run.t, "s": run.s, "started": run.started, "pid": run.pid}
             for run in known.runs.values()
@@ -214,6 +255,7 @@ def _take_state(known: KnownRule, state: Record) -> None:
     if "held" in state:
         known.held = str(state["held"])
     known.gone = state.get("gone") is True
+    known.spent = state.get("spent") is True
     for run in _list(state.get("runs")):
         if isinstance(run, dict) and run.get("run"):
             pid, name = run.get("pid"), str(run["run"])

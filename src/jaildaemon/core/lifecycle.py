@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
+# Longer than 400 lines because every cell of the table is decided in one place.
+#
 # Theory of operation
 # ===================
 #
@@ -22,6 +24,9 @@
 #   HOLDING      the probe is being killed, because the rule is to be held
 #   HELD         no probe; one follows when the rule is released
 #   WITHDRAWING  the probe is being killed; what it still reports starts nothing
+#   WAITING      no probe; one follows when such a jail starts (rules in files only)
+#   LEAVING      the jail ended, or is no longer meant: the probe is being killed;
+#                a signal that was faster still counts
 #   GONE         no probe will follow; the rule is forgotten with its last run
 #
 # Runs are counted beside the phase, for under Respawn.NOW they go on through
@@ -50,6 +55,8 @@ class Phase(enum.Enum):
     HOLDING = "holding"
     HELD = "held"
     WITHDRAWING = "withdrawing"
+    WAITING = "waiting"
+    LEAVING = "leaving"
     GONE = "gone"
 
 
@@ -70,8 +77,22 @@ class Event(enum.Enum):
     """The probe died of the signal, and another follows at once."""
     TRIGGER_REST = "trigger_rest"
     """The probe died of the signal, and another follows when the limit allows."""
+    TRIGGER_SPENT = "trigger_spent"
+    """The probe died of the signal, and another follows in the next jail of this name."""
     DIED = "died"
     """The probe died of anything else."""
+    FELL = "fell"
+    """The same of a rule in a file: another follows."""
+    JAIL = "jail"
+    """A jail that the rule waits for runs, and nothing is in the way of a probe."""
+    JAIL_WAIT = "jail_wait"
+    """Such a jail runs; a probe follows when a run ends."""
+    JAIL_REST = "jail_rest"
+    """Such a jail runs; a probe follows when the limit or the cooldown allows."""
+    LEFT = "left"
+    """The jail ended, or the rule means another one by now."""
+    MISSED = "missed"
+    """LOST, of a rule in a file; or its probe ended with the jail."""
     RUN_ENDED = "run_ended"
     """A run ended, or never started; a probe may follow at once."""
     RUN_ENDED_REST = "run_ended_rest"
@@ -88,6 +109,8 @@ class Event(enum.Enum):
     """The administrator releases it; a probe follows when a run ends."""
     RELEASE_REST = "release_rest"
     """The administrator releases it; a probe follows when the limit or the cooldown allows."""
+    RELEASE_ABSENT = "release_absent"
+    """The administrator releases it; a probe follows when such a jail starts."""
     DETACH = "detach"
     """The host's administrator, or the end of the daemon, withdraws the rule."""
 
@@ -130,6 +153,7 @@ _NEW, _ARMING, _ARMED = Phase.NEW, Phase.ARMING, Phase.ARMED
 _RUNNING, _RESTING, _FAILING = Phase.RUNNING, Phase.RESTING, Phase.FAILING
 _HOLDING, _HELD = Phase.HOLDING, Phase.HELD
 _WITHDRAWING, _GONE = Phase.WITHDRAWING, Phase.GONE
+_WAITING, _LEAVING = Phase.WAITING, Phase.LEAVING
 _START, _ARM, _KILL, _BACKOFF, _REST, _IGNORE = Action
 
 TABLE: Table = {
@@ -142,7 +166,14 @@ TABLE: Table = {
         trigger_wait=None,
         trigger_next=None,
         trigger_rest=None,
+        trigger_spent=None,
         died=None,
+        fell=None,
+        jail=None,
+        jail_wait=None,
+        jail_rest=None,
+        left=None,
+        missed=None,
         run_ended=None,
         run_ended_rest=None,
         rested=None,
@@ -151,6 +182,7 @@ TABLE: Table = {
         release=None,
         release_wait=None,
         release_rest=None,
+        release_absent=None,
         detach=(_WITHDRAWING, (_KILL,)),
     ),
     _ARMING: _row(
@@ -161,7 +193,14 @@ TABLE: Table = {
         trigger_wait=None,
         trigger_next=None,
         trigger_rest=None,
+        trigger_spent=None,
         died=None,
+        fell=None,
+        jail=None,
+        jail_wait=None,
+        jail_rest=None,
+        left=(_LEAVING, (_KILL,)),
+        missed=(_WAITING, ()),
         run_ended=(_ARMING, ()),
         run_ended_rest=(_ARMING, ()),
         rested=None,
@@ -170,6 +209,7 @@ TABLE: Table = {
         release=None,
         release_wait=None,
         release_rest=None,
+        release_absent=None,
         detach=(_WITHDRAWING, (_KILL,)),
     ),
     _ARMED: _row(
@@ -181,8 +221,15 @@ TABLE: Table = {
         trigger_wait=(_RUNNING, (_START,)),
         trigger_next=(_ARMING, (_START, _ARM)),
         trigger_rest=(_RESTING, (_START, _REST)),
+        trigger_spent=(_WAITING, (_START,)),
         # Killing the probe is how a rule is disarmed from inside the jail.
         died=(_GONE, ()),
+        fell=(_FAILING, (_BACKOFF,)),
+        jail=None,
+        jail_wait=None,
+        jail_rest=None,
+        left=(_LEAVING, (_KILL,)),
+        missed=(_WAITING, ()),
         run_ended=(_ARMED, ()),
         run_ended_rest=(_ARMED, ()),
         rested=None,
@@ -191,6 +238,7 @@ TABLE: Table = {
         release=None,
         release_wait=None,
         release_rest=None,
+        release_absent=None,
         detach=(_WITHDRAWING, (_KILL,)),
     ),
     _RUNNING: _row(
@@ -201,7 +249,14 @@ TABLE: Table = {
         trigger_wait=None,
         trigger_next=None,
         trigger_rest=None,
+        trigger_spent=None,
         died=None,
+        fell=None,
+        jail=None,
+        jail_wait=None,
+        jail_rest=None,
+        left=(_WAITING, ()),
+        missed=None,
         run_ended=(_ARMING, (_ARM,)),
         run_ended_rest=(_RESTING, (_REST,)),
         rested=None,
@@ -210,6 +265,7 @@ TABLE: Table = {
         release=None,
         release_wait=None,
         release_rest=None,
+        release_absent=None,
         detach=(_GONE, ()),
     ),
     _RESTING: _row(
@@ -220,7 +276,14 @@ TABLE: Table = {
         trigger_wait=None,
         trigger_next=None,
         trigger_rest=None,
+        trigger_spent=None,
         died=None,
+        fell=None,
+        jail=None,
+        jail_wait=None,
+        jail_rest=None,
+        left=(_WAITING, ()),
+        missed=None,
         run_ended=(_RESTING, ()),
         run_ended_rest=(_RESTING, ()),
         rested=(_ARMING, (_ARM,)),
@@ -229,6 +292,7 @@ TABLE: Table = {
         release=None,
         release_wait=None,
         release_rest=None,
+        release_absent=None,
         detach=(_GONE, ()),
     ),
     _FAILING: _row(
@@ -239,7 +303,14 @@ TABLE: Table = {
         trigger_wait=None,
         trigger_next=None,
         trigger_rest=None,
+        trigger_spent=None,
         died=None,
+        fell=None,
+        jail=None,
+        jail_wait=None,
+        jail_rest=None,
+        left=(_WAITING, ()),
+        missed=None,
         run_ended=(_FAILING, ()),
         run_ended_rest=(_FAILING, ()),
         rested=None,
@@ -249,6 +320,7 @@ TABLE: Table = {
         release=None,
         release_wait=None,
         release_rest=None,
+        release_absent=None,
         detach=(_GONE, ()),
     ),
     _HOLDING: _row(
@@ -259,8 +331,15 @@ TABLE: Table = {
         trigger_wait=(_HELD, (_IGNORE,)),
         trigger_next=(_HELD, (_IGNORE,)),
         trigger_rest=(_HELD, (_IGNORE,)),
+        trigger_spent=(_HELD, (_IGNORE,)),
         # By KILL, as a rule: whatever it was, it was no trigger.
         died=(_HELD, ()),
+        fell=(_HELD, ()),
+        jail=None,
+        jail_wait=None,
+        jail_rest=None,
+        left=(_HOLDING, ()),
+        missed=(_HELD, ()),
         run_ended=(_HOLDING, ()),
         run_ended_rest=(_HOLDING, ()),
         rested=None,
@@ -269,6 +348,7 @@ TABLE: Table = {
         release=None,
         release_wait=None,
         release_rest=None,
+        release_absent=None,
         detach=(_WITHDRAWING, ()),
     ),
     _HELD: _row(
@@ -279,7 +359,14 @@ TABLE: Table = {
         trigger_wait=None,
         trigger_next=None,
         trigger_rest=None,
+        trigger_spent=None,
         died=None,
+        fell=None,
+        jail=None,
+        jail_wait=None,
+        jail_rest=None,
+        left=(_HELD, ()),
+        missed=None,
         run_ended=(_HELD, ()),
         run_ended_rest=(_HELD, ()),
         rested=None,
@@ -288,6 +375,7 @@ TABLE: Table = {
         release=(_ARMING, (_ARM,)),
         release_wait=(_RUNNING, ()),
         release_rest=(_RESTING, (_REST,)),
+        release_absent=(_WAITING, ()),
         detach=(_GONE, ()),
     ),
     _WITHDRAWING: _row(
@@ -299,7 +387,14 @@ TABLE: Table = {
         trigger_wait=(_GONE, (_IGNORE,)),
         trigger_next=(_GONE, (_IGNORE,)),
         trigger_rest=(_GONE, (_IGNORE,)),
+        trigger_spent=(_GONE, (_IGNORE,)),
         died=(_GONE, ()),
+        fell=(_GONE, ()),
+        jail=None,
+        jail_wait=None,
+        jail_rest=None,
+        left=(_WITHDRAWING, ()),
+        missed=(_GONE, ()),
         run_ended=(_WITHDRAWING, ()),
         run_ended_rest=(_WITHDRAWING, ()),
         rested=None,
@@ -308,6 +403,62 @@ TABLE: Table = {
         release=None,
         release_wait=None,
         release_rest=None,
+        release_absent=None,
+        detach=(_WITHDRAWING, ()),
+    ),
+    _WAITING: _row(
+        armed=None,
+        failed=None,
+        lost=None,
+        trigger_last=None,
+        trigger_wait=None,
+        trigger_next=None,
+        trigger_rest=None,
+        trigger_spent=None,
+        died=None,
+        fell=None,
+        jail=(_ARMING, (_ARM,)),
+        jail_wait=(_RUNNING, ()),
+        jail_rest=(_RESTING, (_REST,)),
+        left=None,
+        missed=None,
+        run_ended=(_WAITING, ()),
+        run_ended_rest=(_WAITING, ()),
+        rested=None,
+        retry=None,
+        hold=(_HELD, ()),
+        release=None,
+        release_wait=None,
+        release_rest=None,
+        release_absent=None,
+        detach=(_GONE, ()),
+    ),
+    _LEAVING: _row(
+        armed=None,
+        failed=(_WAITING, ()),
+        lost=None,
+        trigger_last=None,
+        # It rang while it was there: the jail's own end may have been what it rang for.
+        trigger_wait=(_WAITING, (_START,)),
+        trigger_next=(_WAITING, (_START,)),
+        trigger_rest=(_WAITING, (_START,)),
+        trigger_spent=(_WAITING, (_START,)),
+        died=None,
+        fell=(_WAITING, ()),
+        jail=None,
+        jail_wait=None,
+        jail_rest=None,
+        left=(_LEAVING, ()),
+        missed=(_WAITING, ()),
+        run_ended=(_LEAVING, ()),
+        run_ended_rest=(_LEAVING, ()),
+        rested=None,
+        retry=None,
+        hold=(_HOLDING, ()),
+        release=None,
+        release_wait=None,
+        release_rest=None,
+        release_absent=None,
         detach=(_WITHDRAWING, ()),
     ),
     _GONE: _row(
@@ -318,7 +469,14 @@ TABLE: Table = {
         trigger_wait=None,
         trigger_next=None,
         trigger_rest=None,
+        trigger_spent=None,
         died=None,
+        fell=None,
+        jail=None,
+        jail_wait=None,
+        jail_rest=None,
+        left=None,
+        missed=None,
         run_ended=(_GONE, ()),
         run_ended_rest=(_GONE, ()),
         rested=None,
@@ -327,6 +485,7 @@ TABLE: Table = {
         release=None,
         release_wait=None,
         release_rest=None,
+        release_absent=None,
         detach=(_GONE, ()),
     ),
 }
@@ -346,13 +505,14 @@ class Life:
         return self.phase is Phase.GONE and self.runs == 0
 
 
-def sort_trigger(policy: Policy, runs: int, wait: float) -> Event:
+def sort_trigger(policy: Policy, runs: int, wait: float, *, lasting: bool = False) -> Event:
     """Return what a trigger is to a rule with `runs` in progress before it.
 
-    `wait` is in how many seconds the limit allows one more after it.
+    `wait` is in how many seconds the limit allows one more after it.  A `lasting`
+    rule, from a file, outlives its jail.
     """
     if policy.respawn is Respawn.NO:
-        return Event.TRIGGER_LAST
+        return Event.TRIGGER_SPENT if lasting else Event.TRIGGER_LAST
     if runs + 1 >= policy.at_once:
         return Event.TRIGGER_WAIT
     return Event.TRIGGER_REST if wait else Event.TRIGGER_NEXT

@@ -38,7 +38,8 @@ def ringing_others(members: Iterable[Member]) -> list[Member]:
     """Return the rules whose title rings the probe of another in their jail too."""
     jails: dict[str, list[Member]] = {}
     for member in members:
-        jails.setdefault(member.jail_key, []).append(member)
+        if member.jail_key:  # a rule in a file that waits has none
+            jails.setdefault(member.jail_key, []).append(member)
     found = []
     for neighbours in jails.values():
         # One search in all names at once: a status is asked for every few seconds.

@@ -29,6 +29,8 @@ CONCURRENCY_NOW = 8
 the jail until a run ends, so a storm of signals ends in "no process"."""
 MAX_CONCURRENCY = 64
 DEFAULT_LIMIT = Limit(30, 60.0)
+TRANSIENT = "transient"
+_ENGINE_NAME = re.compile(r"[a-z]+:([A-Za-z0-9][A-Za-z0-9_.-]*)")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
 
 
@@ -148,7 +150,19 @@ class Rule:
     title: str | None
     command: str
     policy: Policy
-    source: str = "transient"
+    source: str = TRANSIENT
+    """The file it came from, or TRANSIENT."""
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it is in a file, and so outlives its jail."""
+        return self.source != TRANSIENT
+
+    @property
+    def jail_name(self) -> str | None:
+        """The name in ENGINE:NAME, None where the jail was asked for otherwise."""
+        found = _ENGINE_NAME.fullmatch(self.jail)
+        return found[1] if found else None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""

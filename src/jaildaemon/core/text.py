@@ -13,6 +13,9 @@ MAX_COMMAND_BYTES = 32768
 """Room for any script that still reads as one line of a rule; a quarter of what
 Linux takes for a single argument (MAX_ARG_STRLEN)."""
 
+MAX_JAIL_BYTES = 256
+"""FreeBSD's MAXHOSTNAMELEN, NUL included; longer than any engine's names."""
+
 MAX_ID = 2**32 - 2
 """The largest uid or gid; 2**32 - 1 means "unchanged" to setresuid(2)."""
 

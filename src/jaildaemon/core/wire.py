@@ -20,8 +20,8 @@ ACCESS = {
     f"{SERVICE}.GetInterfaceDescription": "any",
     f"{INTERFACE}.Attach": "root",
     f"{INTERFACE}.Detach": "root",
-    f"{INTERFACE}.List": "root",
-    f"{INTERFACE}.Status": "root",
+    f"{INTERFACE}.List": "reader",
+    f"{INTERFACE}.Status": "reader",
     f"{INTERFACE}.Log": "root",
     f"{INTERFACE}.Entries": "root",
     f"{INTERFACE}.Explain": "root",
@@ -29,12 +29,11 @@ ACCESS = {
     f"{INTERFACE}.Hold": "root",
     f"{INTERFACE}.Release": "root",
     f"{INTERFACE}.Restart": "root",
+    f"{INTERFACE}.Reload": "root",
 }
-"""Who may call what: "any" peer that may connect at all, or uid 0 of the
-daemon's own user namespace.  What is not here is not implemented."""
-
-NOT_IMPLEMENTED = frozenset({f"{INTERFACE}.Reload"})
-"""What the interface promises and this version does not do yet."""
+"""Who may call what: "any" peer that may connect at all, "reader" is root and
+the group that a file names, "root" uid 0 of the daemon's own user namespace.
+What is not here is not implemented."""
 
 
 class ProtocolError(Exception):

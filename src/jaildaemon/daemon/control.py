@@ -204,8 +204,6 @@ def _unknown(method: str) -> tuple[str, Parameters]:
     interface = method.rpartition(".")[0]
     if interface not in (wire.SERVICE, wire.INTERFACE):
         return f"{wire.SERVICE}.InterfaceNotFound", {"interface": interface}
-    if method in wire.NOT_IMPLEMENTED:
-        return f"{wire.SERVICE}.MethodNotImplemented", {"method": method}
     return f"{wire.SERVICE}.MethodNotFound", {"method": method}
 
 

@@ -4,6 +4,7 @@
 import contextlib
 import errno
 import fcntl
+import grp
 import os
 import socket
 import stat
@@ -230,6 +231,18 @@ class ControlSocket:
         except OSError as error:
             self.listener.close()
             raise _refuse(self.path, error) from error
+
+    def open_to(self, group: str | None) -> None:
+        """Let `group` connect too, or nobody but root; KeyError, OSError.
+
+        By its path: nobody else can put anything there.
+        """
+        if group is None:
+            if os.lstat(self.path).st_mode & 0o060:
+                os.chmod(self.path, 0o600)
+        else:
+            os.chown(self.path, -1, grp.getgrnam(group).gr_gid)
+            os.chmod(self.path, 0o660)
 
     def remove(self) -> None:
         """Close and remove the socket, if it is still ours, and the lock."""

@@ -51,6 +51,8 @@ class Handover:
     """Of each armed rule, its probe's pid."""
     children: list[int]
     """Every other child: commands, and the readers of their output."""
+    config: str | None = None
+    """The file with rules that was named, if one was."""
 
     def descriptors(self) -> list[int]:
         """Return the descriptors that must survive the exec."""

@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING
 from jaildaemon.backends.base import Backend, Jail
 from jaildaemon.core.fleet import Act, Do, Fleet, Member, Now, Run, Stage
 from jaildaemon.core.lifecycle import Event, Phase
+from jaildaemon.core.reasons import why_not_armed
+from jaildaemon.core.rules import Rule
 from jaildaemon.daemon.journal import Journal, Log
 from jaildaemon.daemon.keeper import Keeper
+from jaildaemon.daemon.roster import Roster
 from jaildaemon.daemon.runner import Runner
 from jaildaemon.errors import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from jaildaemon.errors import JaildaemonError
 
 
 def now() -> Now:
@@ -26,7 +31,7 @@ def now() -> Now:
 class Hub:
     """Everything that a daemon keeps, but its socket."""
 
-    def __init__(self, backend: Backend, state: Path, log: Log) -> None:
+    def __init__(self, backend: Backend, state: Path, log: Log, *, engines: bool = False) -> None:
         self.backend, self.log = backend, log
         self.started = now()
         self.journal = Journal(state, log, now)
@@ -34,6 +39,7 @@ class Hub:
         self.runner = Runner(self, state)
         self.keepers: dict[str, Keeper] = {}
         self.jails: dict[str, Jail] = {}
+        self.roster = Roster(self, engines=engines)
         self.ending = False
         """Set at the end of the daemon: nothing is armed or started, no rule is forgotten."""
         self.changed: Callable[[], None] = lambda: None
@@ -54,6 +60,8 @@ class Hub:
             self.keepers[member.rule.id].settle_down()
         if event is Event.DIED and member.life.phase is Phase.ARMED:
             self._keep("died", member, reason=member.reason)
+        if event is Event.ARMED and member.rule.lasting:
+            self.note_jail(member)  # who lives in it may have come since
         self.perform(self.fleet.apply(member, event, now()))
         if event is Event.ARMED and not new:
             self._keep("armed", member)
@@ -87,14 +95,42 @@ class Hub:
         self.perform(self.fleet.release(member, now()))
         self._after(member)
 
+    def lost(self, member: Member, event: Event) -> None:
+        """Report that the jail of a rule in a file was found ended."""
+        key = member.jail_key  # it may have its next one when the event has been taken
+        self.event(member, event)
+        self.roster.lost(member, key)
+
+    def appear(self, member: Member, jail: Jail) -> None:
+        """Give a rule in a file, which waits or is held, its jail."""
+        self.keepers[member.rule.id].jail = jail
+        if member.life.phase is not Phase.HELD:
+            member.reason = None
+        todo = self.fleet.appear(member, jail.key, now())
+        self.note_jail(member)
+        self.perform(todo)
+        self._after(member)
+
+    def leave(self, member: Member) -> None:
+        """Take its jail from a rule in a file, which waits or is held."""
+        key = member.jail_key
+        self.fleet.move(member, "")
+        self.keepers[member.rule.id].jail = None
+        if member.life.phase is not Phase.HELD:
+            member.reason = None
+        self.forget_jail(key)
+
     def ended(self, run: Run) -> None:
         """Report that a run has ended, or will never start."""
         self.perform(self.fleet.run_ended(run, now()))
+        if run.jail_key != run.member.jail_key:
+            self.forget_jail(run.jail_key)
         self._after(run.member)  # the last run of a rule that is gone leaves nothing to do
 
     def detach(self, member: Member) -> None:
         """Withdraw a rule.  Its running commands go on; what has not started never will."""
-        if member.rule.id not in self.keepers:
+        keeper = self.keepers.get(member.rule.id)
+        if keeper is None or keeper.member is not member:
             return
         # First of all: the end of a run must not arm what is being withdrawn.
         self.event(member, Event.DETACH)
@@ -131,16 +167,13 @@ class Hub:
     def _record(self, member: Member) -> bool:
         """Write down a rule that is armed for the first time; else withdraw it."""
         keeper, rule = self.keepers[member.rule.id], member.rule
+        assert keeper.jail is not None
         try:
             self.journal.write(
                 self.journal.record(
                     "rule",
-                    rule=rule.id,
-                    jail=rule.jail,
+                    **_shape(rule),
                     identity=keeper.jail.identity(),
-                    title=rule.title,
-                    command=rule.command,
-                    policy=rule.policy.texts(),
                     reason=keeper.asked,
                 ),
                 self.journal.record("armed", rule=rule.id),
@@ -153,21 +186,47 @@ class Hub:
             return False
         return True
 
+    def why_not_armed(self, member: Member) -> str | None:
+        """Say why no probe of the rule stands; None if one does."""
+        if member.life.phase is Phase.WAITING and member.reason is None:
+            return self.roster.why(member)
+        return why_not_armed(member, now())
+
+    def note_jail(self, member: Member) -> None:
+        """Write down what a rule in a file is now, and which jail it has, if that is new.
+
+        What cannot be written keeps it from being armed (Keeper.arm).
+        """
+        rule, journal = member.rule, self.journal
+        jail = self.keepers[rule.id].jail
+        identity = {} if jail is None else jail.identity()
+        known = journal.history.rules.get(rule.id)
+        shape = _shape(rule)
+        if known is None or known.gone or any(known.record.get(k) != shape[k] for k in shape):
+            journal.keep(journal.record("rule", **shape, identity=identity))
+        elif jail is not None and known.record.get("identity") != identity:
+            journal.keep(journal.record("jail", rule=rule.id, identity=identity))
+
     def _after(self, member: Member) -> None:
         rule = member.rule.id
-        if member.life.phase is Phase.GONE and not self.ending:
+        keeper = self.keepers.get(rule)
+        # A rule in a file may be there again by now, under the same id.
+        ours = keeper is not None and keeper.member is member
+        if ours and member.life.phase is Phase.GONE and not self.ending:
             known = self.journal.history.rules.get(rule)
             if known is not None and not known.gone:
                 self._keep("unrule", member, reason=member.reason or "detached")
-        if member.life.over and rule in self.keepers:
+        if ours and member.life.over:
             del self.keepers[rule]
             self.forget_jail(member.jail_key)
+        if member.rule.lasting:
+            self.roster.settle(member)
         self.changed()
 
     @property
     def quiet(self) -> bool:
         """Whether nothing is in flight that an exec would break: no arming, no reader to start."""
-        settled = (Phase.NEW, Phase.ARMING, Phase.HOLDING, Phase.WITHDRAWING)
+        settled = (Phase.NEW, Phase.ARMING, Phase.HOLDING, Phase.WITHDRAWING, Phase.LEAVING)
         arming = any(m.life.phase in settled for m in self.fleet.members.values())
         return not arming and self.runner.quiet
 
@@ -179,15 +238,19 @@ class Hub:
 
     # --- jails -----------------------------------------------------------------------
 
-    def keep(self, member: Member, jail: Jail) -> Keeper:
+    def keep(self, member: Member, jail: Jail | None) -> Keeper:
         """Make the keeper of a rule that the fleet has."""
         keeper = Keeper(self, member, jail)
         self.keepers[member.rule.id] = keeper
         return keeper
 
-    def resolve(self, text: str) -> Jail:
-        """Return the jail that -j `text` means, one handle for all its rules."""
-        return self.share(self.backend.resolve(text))
+    def find(self, text: str, found: "Callable[[Jail | JaildaemonError], None]") -> None:
+        """Give the jail that -j `text` means, one handle for all its rules; at once or later."""
+
+        def answer(result: "Jail | JaildaemonError") -> None:
+            found(self.share(result) if isinstance(result, Jail) else result)
+
+        self.roster.names.find(text, answer)
 
     def share(self, fresh: Jail) -> Jail:
         """Return the handle in use for the same jail, or `fresh`."""
@@ -198,11 +261,23 @@ class Hub:
 
     def forget_jail(self, key: str) -> None:
         """Close a jail's handle when no rule is left that needs it."""
-        if not self.fleet.of_jail(key):
+        if not self.fleet.uses(key) and key not in self.roster.pinned:
             jail = self.jails.pop(key, None)
             if jail is not None:
                 jail.close()
 
     def jail_of(self, run: Run) -> Jail:
-        """Return the jail of a run's rule."""
-        return self.jails[run.member.jail_key]
+        """Return the jail that began a run."""
+        return self.jails[run.jail_key]
+
+
+def _shape(rule: Rule) -> dict[str, object]:
+    """Return what the journal says of a rule, but for its jail's identity."""
+    return {
+        "rule": rule.id,
+        "jail": rule.jail,
+        "title": rule.title,
+        "command": rule.command,
+        "policy": rule.policy.texts(),
+        "source": rule.source if rule.lasting else None,
+    }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from jaildaemon.core import breaker, wire
 from jaildaemon.core.entries import Entries, Entry
 from jaildaemon.core.fleet import Member, Shown
-from jaildaemon.core.reasons import ringing_others, why_not_armed
+from jaildaemon.core.reasons import ringing_others
 from jaildaemon.core.text import shown
 from jaildaemon.daemon import schema
 from jaildaemon.daemon.call import Call, Parameters
@@ -189,7 +189,7 @@ def warnings(hub: Hub) -> list[str]:
         found.append(f"{hub.fleet.queued} runs wait for a place")
     told = (Shown.LIMITED, Shown.FAILING)
     found += [
-        f"{member.rule.id}: {why_not_armed(member, now)}"
+        f"{member.rule.id}: {hub.why_not_armed(member)}"
         for member in hub.fleet.members.values()
         if member.shown(now) in told
     ]

@@ -32,13 +32,16 @@ class Hub(Protocol):
     def trigger(self, member: Member, by: str | None) -> None:
         """Report that the probe died of the signal; `by` whom, if not from inside."""
 
+    def lost(self, member: Member, event: Event) -> None:
+        """Report that the jail of a rule in a file was found ended."""
+
 
 class Keeper(ProbeOwner):
     """Keeps the probe of one rule."""
 
-    def __init__(self, hub: Hub, member: Member, jail: Jail) -> None:
+    def __init__(self, hub: Hub, member: Member, jail: Jail | None) -> None:
         self._hub = hub
-        self.member, self.jail = member, jail
+        self.member, self.jail = member, jail  # a rule in a file may have none for now
         self.error: JaildaemonError | None = None
         """Why the latest arming failed."""
         self.asked: str | None = None
@@ -91,6 +94,7 @@ class Keeper(ProbeOwner):
     def arm(self) -> None:
         """Start arming a probe.  The fleet hears ARMED, FAILED or LOST, later."""
         rule = self.member.rule
+        assert self.jail is not None
         self._probe = Probe(self._hub.backend, self.jail, self)
         try:
             self._hub.journal.check()
@@ -103,6 +107,7 @@ class Keeper(ProbeOwner):
 
     def adopt(self, pid: int) -> None:
         """Take up a probe that was armed before the daemon replaced itself."""
+        assert self.jail is not None
         self._probe = Probe(self._hub.backend, self.jail, self)
         self._probe.adopt(pid)
 
@@ -120,7 +125,7 @@ class Keeper(ProbeOwner):
         seconds = backoff_seconds(self.member.life.failures)
         seconds *= 1 + random.uniform(-JITTER, JITTER)  # noqa: S311 - not a secret
         self.member.next_arming = self._hub.now().wall + seconds
-        self._say(f"not armed, another try in {seconds:.1f} s: {self.error}")
+        self._say(f"not armed, another try in {seconds:.1f} s: {self.member.reason}")
         self._call_in(seconds, Event.RETRY)
 
     def _call_in(self, seconds: float, event: Event) -> None:
@@ -139,6 +144,7 @@ class Keeper(ProbeOwner):
         """Take note that the probe sleeps in the jail."""
         title = shown(process_title(self.member.rule.title))
         assert self._probe is not None
+        assert self.jail is not None
         self._say(f"armed in jail {self.jail.name} as pid {self._probe.pid}: {title}")
         for other in self._hub.fleet.overlapping(self.member):
             self._say(f"warning: pkill -f may ring {other.rule.id} too, their titles overlap")
@@ -150,6 +156,9 @@ class Keeper(ProbeOwner):
         if self.member.life.phase is not Phase.HOLDING:  # what is held has its reason
             self.member.reason = str(error)
         lost = bool(getattr(error, "lost", False))
+        if lost and self.member.rule.lasting:
+            self._hub.lost(self.member, Event.MISSED)
+            return
         if lost and self.member.life.phase is not Phase.NEW:
             self._say(f"gone: {error}")
         self._hub.event(self.member, Event.LOST if lost else Event.FAILED)
@@ -161,7 +170,18 @@ class Keeper(ProbeOwner):
         if death.signal == signals[self.member.rule.policy.signal]:
             self._hub.trigger(self.member, fired)
             return
-        if self.member.life.phase is Phase.ARMED:
+        lasting, armed = self.member.rule.lasting, self.member.life.phase is Phase.ARMED
+        if armed:
             self.member.reason = f"the probe died of {death}"
-            self._say(f"gone: {self.member.reason}")
-        self._hub.event(self.member, Event.DIED)
+            if not lasting:
+                self._say(f"gone: {self.member.reason}")
+        if lasting and armed and self._has_ended():
+            self._hub.lost(self.member, Event.MISSED)
+        else:
+            self._hub.event(self.member, Event.FELL if lasting else Event.DIED)
+
+    def _has_ended(self) -> bool:
+        try:
+            return self.jail is None or not self.jail.alive()
+        except OSError:
+            return False  # it cannot be asked now: the next arming will find out

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jaildaemon import __version__
+from jaildaemon.backends.base import Jail
 from jaildaemon.core import breaker, wire
+from jaildaemon.core.config import Configuration
 from jaildaemon.core.entries import stamp
 from jaildaemon.core.fleet import Member
 from jaildaemon.core.lifecycle import Phase
-from jaildaemon.core.reasons import why_not_armed
+from jaildaemon.core.rules import Policy
 from jaildaemon.core.text import shown
 from jaildaemon.daemon import schema
 from jaildaemon.daemon.call import Call, Parameters, some
@@ -18,6 +20,7 @@ from jaildaemon.daemon.commands import check_user
 from jaildaemon.daemon.hub import Hub
 from jaildaemon.daemon.inquiry import Inquiry, warnings
 from jaildaemon.daemon.orders import Orders
+from jaildaemon.daemon.roster import ABSENT
 from jaildaemon.errors import JaildaemonError, NotPermitted, Refused
 
 DESCRIPTION = Path(__file__).parent.parent / "org.jaildaemon.varlink"
@@ -30,13 +33,15 @@ def _present(parameters: Parameters) -> Parameters:
 
 
 Restart = Callable[[Callable[[JaildaemonError | None], None]], None]
+Reload = Callable[[], Configuration]
+"""Reads the files anew; BadConfiguration."""
 
 
 class Methods:
     """What the control socket may ask of the hub."""
 
-    def __init__(self, hub: Hub, restart: Restart) -> None:
-        self._hub, self._restart = hub, restart
+    def __init__(self, hub: Hub, restart: Restart, reload: Reload = Configuration) -> None:
+        self._hub, self._restart, self._reload = hub, restart, reload
         self.fleet = hub.fleet
         hub.changed = self._answer_waiting
         self._waiting: list[Callable[[], bool]] = []
@@ -52,6 +57,7 @@ class Methods:
             f"{wire.INTERFACE}.List": (schema.List, self.list_rules),
             f"{wire.INTERFACE}.Status": (schema.Nothing, self.status),
             f"{wire.INTERFACE}.Restart": (schema.Nothing, self.restart),
+            f"{wire.INTERFACE}.Reload": (schema.Nothing, self.reload),
             **Orders(self, hub).table,
             **Inquiry(self, hub).table,
         }
@@ -61,7 +67,11 @@ class Methods:
         cls, function = self._table[method]
         wish: object = schema.structure(parameters, cls)
         try:
-            if wire.ACCESS[method] != "any" and call.peer.uid != os.geteuid():
+            allowed = wire.ACCESS[method] == "any" or call.peer.uid == os.geteuid()
+            if wire.ACCESS[method] == "reader" and self._hub.roster.configuration.readers:
+                # The kernel let them connect: the socket is root's and that group's.
+                allowed = True
+            if not allowed:
                 raise NotPermitted(method, f"uid {call.peer.uid}", "only root may do this")
             function(wish, call)
         except JaildaemonError as error:
@@ -96,7 +106,28 @@ class Methods:
         check_user(policy.run_as)
         hub = self._hub
         self._check_breaker(wish)
-        jail = hub.resolve(wish.jail)
+        waiting = [True]
+
+        def hung_up() -> None:
+            waiting[0] = False
+
+        def found(jail: Jail | JaildaemonError) -> None:
+            call.hung_up = lambda: None
+            if isinstance(jail, JaildaemonError):
+                call.answer(jail)
+            elif not waiting[0] or hub.ending:
+                hub.forget_jail(jail.key)
+            else:
+                try:
+                    self._attach_to(jail, wish, policy, call)
+                except JaildaemonError as error:
+                    call.answer(error)
+
+        call.hung_up = hung_up
+        hub.find(wish.jail, found)
+
+    def _attach_to(self, jail: Jail, wish: schema.Attach, policy: Policy, call: Call) -> None:
+        hub = self._hub
         try:
             old = self.fleet.of_jail(jail.key)
             member = self.fleet.add(wish.jail, jail.key, wish.title, wish.command, policy)
@@ -108,7 +139,8 @@ class Methods:
         hub.log(f"{member.rule.id}: {keeper.asked}")
         # Nobody would know of the rule: do not leave it behind.
         call.hung_up = lambda: hub.detach(member)
-        replaced = [m for m in old if wish.replace and m.rule.title == wish.title]
+        same = [m for m in old if m.rule.title == wish.title and not m.rule.lasting]
+        replaced = same if wish.replace else []
 
         def armed_or_not() -> bool:
             if member.life.phase in (Phase.NEW, Phase.WITHDRAWING):
@@ -140,10 +172,16 @@ class Methods:
             members = list(self.fleet.members.values())
         elif wish.rule is not None:
             members = [self.fleet.find(wish.rule, "detach")]
+            if members[0].rule.lasting:
+                why = f"is in {members[0].rule.source}"
+                hint = "remove it there and reload, or hold it"
+                raise Refused("detach", members[0].rule.id, why, hint)
         elif wish.jail is not None:
             members = self.of_jail(wish.jail, wish.title)
         else:
             raise Refused("detach", "", "name a rule, a jail, or all")
+        # What is in a file stays as long as it is there.
+        members = [member for member in members if not member.rule.lasting]
         ids = [member.rule.id for member in members]
         if ids:
             self._hub.log(f"{some(ids)}: withdrawn {call.who}")
@@ -155,7 +193,13 @@ class Methods:
     def list_rules(self, wish: schema.List, call: Call) -> None:
         """Answer with every rule, or those of one jail."""
         members = self.fleet.members.values() if wish.jail is None else self.of_jail(wish.jail)
-        call.answer({"rules": [self.describe(member) for member in members]})
+        rules = [self.describe(member) for member in members]
+        if wish.jail is None:
+            rules += self._patterns()
+        if call.peer.uid != os.geteuid():
+            for rule in rules:
+                del rule["command"]  # a reader sees that there is one
+        call.answer({"rules": rules})
 
     def status(self, _: schema.Nothing, call: Call) -> None:
         """Answer with the counts."""
@@ -174,6 +218,16 @@ class Methods:
                 "warnings": warnings(self._hub),
             }
         )
+
+    def reload(self, _: schema.Nothing, call: Call) -> None:
+        """Take the files as they are now, or none; answers when what was removed is gone."""
+        roster = self._hub.roster
+        before = roster.configuration
+        added, withdrawn, kept = roster.load(self._reload())
+        removed = roster.removed_names(before)
+        self._hub.log(f"reloaded: {len(added)} added, {len(removed)} removed, {kept} kept")
+        answer: Parameters = {"added": added, "removed": removed, "kept": kept}
+        self._withdraw(withdrawn, lambda: call.answer(answer))
 
     def restart(self, _: schema.Nothing, call: Call) -> None:
         """Replace the program by exec; the answer comes just before, or says why not."""
@@ -216,9 +270,31 @@ class Methods:
             if jail in self._names(m) and (title is None or m.rule.title == title)
         ]
 
-    def _names(self, member: Member) -> tuple[str, str, str]:
-        known = self._hub.jails[member.jail_key]
-        return member.rule.jail, known.name, str(known.number)
+    def _names(self, member: Member) -> tuple[str, ...]:
+        known = self._hub.jails.get(member.jail_key)
+        mine = (member.rule.jail,)
+        return mine if known is None else (*mine, known.name, str(known.number))
+
+    def _patterns(self) -> list[Parameters]:
+        """Return the rules in files that fit no jail as yet, as List shows one that waits."""
+        ids = {m.rule.id.partition("@")[0] for m in self.fleet.members.values() if m.rule.lasting}
+        roster = self._hub.roster
+        return [
+            {
+                "id": rule.name,
+                "jail": rule.jail,
+                "title": rule.title,
+                "command": rule.command,
+                "policy": rule.policy.texts(),
+                "source": rule.source,
+                "state": "waiting",
+                "reason": roster.names.trouble(rule.jail) or ABSENT,
+                "triggers": 0,
+                "refused": 0,
+            }
+            for rule in roster.configuration.rules
+            if rule.is_pattern and rule.name not in ids
+        ]
 
     def describe(self, member: Member) -> Parameters:
         """Return a Rule of the interface."""
@@ -229,13 +305,13 @@ class Methods:
             {
                 "id": rule.id,
                 "jail": rule.jail,
-                "jid": keeper.jail.number,
+                "jid": keeper.jail.number if keeper.jail else None,
                 "title": rule.title,
                 "command": rule.command,
                 "policy": rule.policy.texts(),
                 "source": rule.source,
                 "state": member.shown(self._hub.now()).value,
-                "reason": why_not_armed(member, self._hub.now()) or warning,
+                "reason": self._hub.why_not_armed(member) or warning,
                 "probe_pid": keeper.probe_pid,
                 "armed_at": stamp(member.armed_at),
                 "last_trigger": stamp(member.last_trigger),

@@ -7,7 +7,6 @@ from typing import Protocol
 from jaildaemon.core import wire
 from jaildaemon.core.fleet import Member
 from jaildaemon.core.lifecycle import TABLE, Event, Phase
-from jaildaemon.core.reasons import why_not_armed
 from jaildaemon.daemon import schema
 from jaildaemon.daemon.call import Call, Parameters, some
 from jaildaemon.daemon.hub import Hub
@@ -106,7 +105,7 @@ class Orders:
             if member.triggers > triggers:
                 call.answer({**reply, "run": member.last_run})
             else:
-                why = why_not_armed(member, self._hub.now()) or "its probe died"
+                why = self._hub.why_not_armed(member) or "its probe died"
                 call.answer(Refused("fire", member.rule.id, why))
             return True
 
@@ -120,7 +119,7 @@ class Orders:
             return f"the journal cannot be written: {error.strerror}"
         if self._hub.keepers[member.rule.id].fired:
             return "it has just been fired"
-        return why_not_armed(member, self._hub.now())
+        return self._hub.why_not_armed(member)
 
     def _which(self, wish: schema.Which, what: str) -> list[Member]:
         if wish.all:

@@ -5,13 +5,16 @@ A rule comes back if its very jail still runs, a command that goes on is waited
 for, and a run whose start is in the journal is never started again.
 """
 
+import signal
+
 from jaildaemon.backends.base import EndedJail, Jail
-from jaildaemon.core import breaker
+from jaildaemon.core import config
 from jaildaemon.core.fleet import Act, Do, Member, Now, Run, Stage
 from jaildaemon.core.journal import KnownRule, OpenRun, may_replay
 from jaildaemon.core.lifecycle import Phase
-from jaildaemon.core.rules import Respawn, Rule, make_policy
+from jaildaemon.core.rules import TRANSIENT, Respawn, Rule, make_policy
 from jaildaemon.daemon.hub import Hub
+from jaildaemon.daemon.roster import CHANGED
 from jaildaemon.errors import JaildaemonError
 
 
@@ -33,6 +36,7 @@ def recover(hub: Hub, probes: dict[str, int], children: list[int]) -> None:
     for known in list(history.rules.values()):
         probe_pid = probes.get(str(known.record["rule"]))
         waiting += _Recovery(hub, known, children).take_up(probe_pid)
+    hub.roster.start()
     # Every command that goes on has its place by now, and who came first is first again.
     for early in sorted(waiting, key=lambda run: run.triggered.steady):
         hub.perform([hub.fleet.again(early)])
@@ -40,6 +44,8 @@ def recover(hub: Hub, probes: dict[str, int], children: list[int]) -> None:
     for pid in [*probes.values(), *children]:
         if pid not in watched:  # a reader of output, or the probe of a rule that is gone
             hub.backend.watcher.watch_process(pid, lambda _: None)
+            if pid in probes.values():
+                hub.backend.watcher.signal_process(pid, signal.SIGKILL)
     hub.runner.sweep()
 
 
@@ -51,9 +57,7 @@ def _close_run(hub: Hub, known: KnownRule, run: OpenRun, why: str) -> None:
 
 
 def _note_break(hub: Hub, known: KnownRule, run: OpenRun) -> None:
-    title = known.record.get("title")
-    key = breaker.key(None if title is None else str(title), str(known.record.get("command")))
-    hub.journal.keep(hub.journal.record("break", rule=key, began=run.t))
+    hub.journal.keep(hub.journal.record("break", rule=known.breaker_key, began=run.t))
 
 
 class _Recovery:
@@ -73,10 +77,18 @@ class _Recovery:
             self._drop(f"its record cannot be used: {error}")
             return []
         jail = self._jail()
+        if rule.lasting:
+            expected = hub.roster.expected(rule.id, rule.jail)
+            if expected is not None and not known.gone:
+                return self._take_up_lasting(rule, expected, jail, probe_pid)
+            self._why = CHANGED
+            if known.held is not None and not known.gone:
+                hub.roster.carry(rule.id, known.held)
+            known.gone = True
         gone = known.gone or jail is None
         if rule.policy.respawn is Respawn.NO and known.runs:
             gone = True  # its one shot is spent
-        alive = self._sort_runs(can_start=jail is not None)
+        alive = self._sort_runs(can_start=jail is not None and not (rule.lasting and gone))
         if gone and not alive:
             self._drop(self._why or "its one run is over")
             if jail is not None:
@@ -89,10 +101,51 @@ class _Recovery:
         member.triggers, member.refused = known.triggers, known.refused
         member.last_trigger = known.last_trigger
         hub.keep(member, jail)
-        waiting = self._restore_runs(member, alive)
+        waiting = self._restore_runs(member, alive, jail)
         if gone:
             member.reason = self._why or None
         else:
+            self._set_phase(member, probe_pid)
+        return waiting
+
+    def _take_up_lasting(
+        self, rule: Rule, expected: Rule, jail: Jail | None, probe_pid: int | None
+    ) -> list[Run]:
+        """Bring a rule in a file back, as it is in the files now."""
+        hub, known = self._hub, self._known
+        unchanged = config.same(rule, expected)
+        if not unchanged:
+            self._why = CHANGED
+        alive = self._sort_runs(can_start=jail is not None and unchanged)
+        same_limit = rule.policy.limit == expected.policy.limit
+        member = hub.fleet.restore(
+            expected,
+            "",
+            phase=Phase.WAITING,
+            times=known.times if same_limit else (),
+            last_end=known.last_end,
+        )
+        member.triggers, member.refused = known.triggers, known.refused
+        member.last_trigger = known.last_trigger
+        keeper = hub.keep(member, None)
+        run_jail = jail
+        if alive and jail is None:
+            run_jail = hub.share(EndedJail(rule.jail, f"ended before {self._id}"))
+        waiting = self._restore_runs(member, alive, run_jail)
+        if known.held is not None:
+            hub.fleet.set_phase(member, Phase.HELD, hub.now())
+            member.reason = known.held
+        hub.roster.adopt(member)
+        if jail is None or not unchanged:
+            hub.note_jail(member)
+            if jail is not None:
+                hub.forget_jail(jail.key)
+            return waiting
+        # The very jail: what was is again, until somebody says that it has another name.
+        hub.fleet.move(member, jail.key)
+        keeper.jail = jail
+        hub.roster.seen(rule.jail, jail)
+        if member.life.phase is Phase.WAITING and not known.spent:
             self._set_phase(member, probe_pid)
         return waiting
 
@@ -108,6 +161,7 @@ class _Recovery:
             None if title is None else str(title),
             str(record["command"]),
             make_policy(**policy),
+            str(record.get("source", TRANSIENT)),
         )
 
     def _jail(self) -> Jail | None:
@@ -146,11 +200,14 @@ class _Recovery:
                 alive.append((run, None))
         return alive
 
-    def _restore_runs(self, member: Member, alive: list[tuple[OpenRun, int | None]]) -> list[Run]:
+    def _restore_runs(
+        self, member: Member, alive: list[tuple[OpenRun, int | None]], jail: Jail | None
+    ) -> list[Run]:
         fleet, waiting = self._hub.fleet, []
         for run, pid in alive:
             stage = Stage.SETTLING if pid is None else Stage.RUNNING
-            restored = fleet.restore_run(member, run.run, stage, Now(run.t, run.s))
+            key = member.jail_key if jail is None else jail.key
+            restored = fleet.restore_run(member, run.run, stage, Now(run.t, run.s), key)
             if pid is None:
                 self._hub.runner.recorded(restored)
                 waiting.append(restored)

@@ -114,7 +114,8 @@ class Runner:
         jail = self._hub.jail_of(run)
         values = {
             "JID": str(jail.number),
-            "JAIL": jail.safe_name(),
+            # An engine's name is root's, and plain; a jail's own is the kernel's.
+            "JAIL": rule.jail_name or jail.safe_name(),
             "TITLE": rule.title or "",
             "RULE": rule.id,
             "RUN": run.id,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The typed shapes of what comes in on the control socket.
+"""The typed shapes of what comes in on the control socket, and in files.
 
 cattrs converts where it can; here nothing is converted, and no key is unknown.
 """
@@ -34,6 +34,23 @@ class PolicyWish:
     def policy(self) -> Policy:
         """Return the policy; Refused for a value that cannot be."""
         return make_policy(**attrs.asdict(self))
+
+
+@attrs.frozen
+class RuleWish(PolicyWish):
+    """A [[rule]] of a file; what is required has no default that could be meant."""
+
+    jail: str = attrs.field(kw_only=True)
+    title: str = attrs.field(kw_only=True)
+    command: str = attrs.field(kw_only=True)
+    name: str | None = attrs.field(kw_only=True, default=None)
+
+
+@attrs.frozen
+class DaemonWish:
+    """[daemon] of a file."""
+
+    readers: str | None = None
 
 
 @attrs.frozen
@@ -157,3 +174,30 @@ def structure(parameters: object, cls: type[T]) -> T:
         return _CONVERTER.structure(parameters, cls)
     except ClassValidationError as error:
         raise BadParameter(_first_name(error) or "parameters") from error
+
+
+_SAID = {str: "must be a string", int: "must be an integer", bool: "must be true or false"}
+
+
+def problems(table: dict[str, object], cls: type[attrs.AttrsInstance]) -> list[tuple[str, str]]:
+    """Return every field of `table` that keeps it from being a `cls`, and what is wrong with it."""
+    try:
+        _CONVERTER.structure(table, cls)
+    except ClassValidationError as error:
+        found = []
+        for inner in error.exceptions:
+            extra = getattr(inner, "extra_fields", None)
+            if extra:
+                known = ", ".join(attrs.fields_dict(cls))
+                found += [(name, f"is unknown; there are {known}") for name in sorted(extra)]
+                continue
+            notes: list[Any] = [note for note in inner.__notes__ if hasattr(note, "name")]
+            missing = isinstance(inner, KeyError)
+            what = "is missing" if missing else _SAID[_plain(notes[0].type)]
+            found.append((str(notes[0].name), what))
+        return found
+    return []
+
+
+def _plain(kind: Any) -> type:  # noqa: ANN401 - a type or a union with None
+    return next(each for each in _SAID if each is kind or each in getattr(kind, "__args__", ()))

@@ -13,9 +13,14 @@ from pathlib import Path
 import attrs
 
 from jaildaemon import __version__
-from jaildaemon.backends import this_system
-from jaildaemon.backends.base import Backend
+from jaildaemon.backends import configuration, this_system
+from jaildaemon.backends.base import Backend, Peer
+from jaildaemon.core import wire
+from jaildaemon.core.config import Configuration
 from jaildaemon.core.lifecycle import Phase
+from jaildaemon.core.text import shown
+from jaildaemon.daemon import config
+from jaildaemon.daemon.call import Call
 from jaildaemon.daemon.control import ControlServer
 from jaildaemon.daemon.files import (
     ControlSocket,
@@ -82,21 +87,31 @@ class _Signals:
 class Service:
     """One daemon."""
 
-    def __init__(self, backend: Backend, held: "Held", log: Log, handover: Handover | None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        held: "Held",
+        log: Log,
+        handover: Handover | None,
+        loaded: "Loaded",
+    ) -> None:
         self._backend, self._held, self._log = backend, held, log
+        self._files = loaded.files
         self._ending = self._over = self._restarting = False
         _Signals(
             backend,
             {
                 signal.SIGTERM: self._end,
                 signal.SIGINT: self._end,
-                signal.SIGHUP: lambda: log("SIGHUP: there are no rules in files to reload"),
+                signal.SIGHUP: self._reload_by_signal,
                 **dict.fromkeys(STATUS_SIGNALS, self._log_status),
             },
         )
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        self._hub = Hub(backend, held.state.path, log)
-        self._methods = Methods(self._hub, self._restart)
+        self._hub = Hub(backend, held.state.path, log, engines=bool(loaded.files.engines))
+        self._hub.roster.take(loaded.configuration)
+        self._methods = Methods(self._hub, self._restart, self._reload)
+        self._open_to_readers(loaded.configuration)
         if handover is None:
             recover(self._hub, {}, [])
         else:
@@ -114,12 +129,37 @@ class Service:
         self._ending = True
         self._log("ending: no new rules, withdrawing the probes")
         self._hub.ending = True
+        self._hub.roster.stop()
         self._server.close()
         self._backend.watcher.call_in(WITHDRAW_SECONDS, self._finish)
         self._methods.withdraw_all(self._finish)
 
     def _finish(self) -> None:
         self._over = True
+
+    def _reload(self) -> Configuration:
+        """Read the files anew; BadConfiguration, and the old rules stay."""
+        made = config.load(self._files, "reload", "nothing has changed: the old rules stay")
+        for warning in made.warnings:
+            self._log(f"warning: {warning}")
+        self._open_to_readers(made)
+        return made
+
+    def _open_to_readers(self, made: Configuration) -> None:
+        try:
+            self._held.control.open_to(made.readers)
+        except (OSError, KeyError) as error:
+            raise Refused("start", "readers", f"the socket cannot be opened: {error}") from error
+
+    def _reload_by_signal(self) -> None:
+        def told(result: object) -> None:
+            if isinstance(result, JaildaemonError):
+                for line in result.lines():
+                    self._log(f"reload: {line}")
+
+        us = Peer(os.geteuid(), os.getpid(), None)
+        if not self._ending:
+            self._methods.call(f"{wire.INTERFACE}.Reload", {}, Call(us, told))
 
     def _restart(self, answer: Callable[[JaildaemonError | None], None]) -> None:
         """Replace ourselves by exec; `answer` is told why not, or None just before."""
@@ -137,6 +177,10 @@ class Service:
         def told(error: JaildaemonError | None) -> None:
             self._restarting = False
             self._log("restarting" if error is None else str(error))
+            if error is None:
+                self._hub.roster.names.stop()  # an engine's stream must not outlive us
+            else:
+                self._hub.roster.start()
             answer(error)
 
         Restart(self._backend, self._handover, told)
@@ -157,6 +201,7 @@ class Service:
             pidfile_fd=self._held.pidfile.fd,
             state_fd=self._held.state.fd,
             probes=probes,
+            config=self._files.path if self._files.named else None,
             children=[p for p in self._backend.watcher.children() if p not in probes.values()],
         )
 
@@ -179,13 +224,23 @@ class Places:
     socket: str
     state: str | None
     default_socket: str
+    config: str | None = None
 
     def absolute(self) -> "Places":
         """Return them for a daemon that works in /."""
         state = None if self.state is None else _absolute(self.state)
         return attrs.evolve(
-            self, pidfile=_absolute(self.pidfile), socket=_absolute(self.socket), state=state
+            self,
+            pidfile=_absolute(self.pidfile),
+            socket=_absolute(self.socket),
+            state=state,
+            config=None if self.config is None else _absolute(self.config),
         )
+
+    def load(self, what: str) -> "Loaded":
+        """Read the rules in files; BadConfiguration."""
+        files = config.Files.of(self.config, *configuration())
+        return Loaded(files, config.load(files, what))
 
     def take(self, backend: Backend, stack: contextlib.ExitStack) -> "Held":
         """Lock and make our files, in the one right order; the stack removes them."""
@@ -199,6 +254,14 @@ class Places:
         control.bind()
         pidfile.write_pid()
         return Held(control, pidfile, state)
+
+
+@attrs.frozen
+class Loaded:
+    """The rules in files, and where they were read."""
+
+    files: config.Files
+    configuration: Configuration
 
 
 @attrs.frozen
@@ -226,12 +289,15 @@ def serve(places: Places, log: Log, ready: Ready, handover: Handover | None = No
     _default_signals()
     # Told to reload or for the status before we can: that waits, and does not end us.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1))
+    loaded = places.load("start")
     backend = this_system()
     with contextlib.ExitStack() as stack:
         held = places.take(backend, stack) if handover is None else take_over(handover, stack)
         os.chdir("/")
         os.umask(0o077)
-        service = Service(backend, held, log, handover)
+        service = Service(backend, held, log, handover, loaded)
+        for warning in loaded.configuration.warnings:
+            log(f"warning: {warning}")
         log(f"version {__version__} serves {held.control.path} as pid {os.getpid()}")
         ready()
         service.run()
@@ -242,9 +308,11 @@ def resume(places: Places, fd: int, *, rehearsal: bool) -> int:
     """Go on as the new program of a daemon that replaced itself, or only try to."""
     handover = read(fd)
     os.close(fd)
+    places = attrs.evolve(places, config=handover.config)
     if rehearsal:
         this_system()
         load_journal(Path(handover.state), handover.probes)
+        places.load("restart")
         return 0
     if not handover.foreground:
         syslog.openlog("jaildaemon", syslog.LOG_PID, syslog.LOG_DAEMON)
@@ -312,9 +380,10 @@ def start(places: Places, *, foreground: bool) -> int:
         serve(places, log_to_syslog, ready)
     except JaildaemonError as error:
         if told[0]:
-            log_to_syslog(str(error))
+            for line in error.lines():
+                log_to_syslog(line)
         else:
-            sys.stderr.write(f"jaildaemon: {error}\n")
+            sys.stderr.writelines(f"jaildaemon: {shown(line)}\n" for line in error.lines())
             tell(error.exit_code)
         return error.exit_code
     return 0

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The files with rules: found, trusted, read, and everything that is wrong with them at once.
+
+Whoever may write there is root: what is trusted is what was opened, not a path.
+"""
+
+import errno
+import grp
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+
+from jaildaemon.backends import trust
+from jaildaemon.core import config
+from jaildaemon.core.config import Configuration, FileRule, Problem
+from jaildaemon.daemon import schema
+from jaildaemon.daemon.commands import check_user
+from jaildaemon.errors import BadConfiguration, Refused
+
+VARIABLE = "JAILDAEMON_CONFIG"
+MAX_BYTES = 1 << 20
+"""Of one file: some thousands of rules, and no memory to speak of."""
+
+BARE = {"cooldown", "timeout", "settle"}
+"""Durations, where a number may have been meant."""
+
+
+@attrs.frozen
+class Files:
+    """Which files are read: a named one alone, or the default and the directory beside it."""
+
+    path: str
+    named: bool
+    engines: tuple[str, ...]
+    """Who names jails on this system; none where the kernel does."""
+    trusted: bool = True
+    """Whether they must be root's alone; else anybody's draft will do."""
+
+    @classmethod
+    def of(cls, wish: str | None, default: str, engines: tuple[str, ...]) -> "Files":
+        """Return what --config, else the environment, else the system says."""
+        path = wish if wish is not None else os.environ.get(VARIABLE) or None
+        return cls(
+            default if path is None else str(Path(path).absolute()), path is not None, engines
+        )
+
+
+class _Reader:
+    """One reading of all files."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self.problems: list[Problem] = []
+        self.rules: list[FileRule] = []
+        self.read_files: list[str] = []
+        self.readers: str | None = None
+        self._readers_in: str | None = None
+
+    def _say(self, file: str, what: str, rule: str = "", field: str = "") -> None:
+        self.problems.append(Problem(file, rule, field, what))
+
+    def names(self) -> list[str]:
+        """Return the files that there are, the directory's in the order of their names."""
+        main = self._files.path
+        if self._files.named:
+            return [main]
+        directory = main.removesuffix(".toml") + ".d"
+        try:
+            found = sorted(os.listdir(directory))
+        except FileNotFoundError:
+            found = []
+        except OSError as error:
+            self._say(directory, f"cannot be listed: {error.strerror}")
+            found = []
+        more = [f"{directory}/{n}" for n in found if n.endswith(".toml") and n[0] != "."]
+        return ([main] if os.path.lexists(main) else []) + more
+
+    def _bytes(self, path: str) -> bytes | None:
+        # O_NONBLOCK: a FIFO in its place must not keep us.
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+        flags |= os.O_NOFOLLOW if self._files.trusted else 0
+        try:
+            with open(os.open(path, flags), "rb") as file:
+                found = os.fstat(file.fileno())
+                if not stat.S_ISREG(found.st_mode):
+                    self._say(path, "is not a regular file")
+                    return None
+                if self._files.trusted and not self._is_trusted(path, found):
+                    return None
+                data = file.read(MAX_BYTES + 1)
+        except OSError as error:
+            link = error.errno in (errno.ELOOP, errno.EMLINK)  # O_NOFOLLOW: Linux, FreeBSD
+            self._say(path, "is a symbolic link" if link else f"{error.strerror}")
+            return None
+        if len(data) > MAX_BYTES:
+            self._say(path, f"is longer than {MAX_BYTES} bytes")
+            return None
+        return data
+
+    def _is_trusted(self, path: str, found: os.stat_result) -> bool:
+        why = trust.problem(found)
+        if why:
+            self._say(path, why)
+        above = trust.directory_problem(path)
+        if above:
+            self._say(path, f"its directory {above[0]} {above[1]}")
+        return not why and not above
+
+    def read(self, path: str) -> None:
+        """Read one file."""
+        data = self._bytes(path)
+        if data is None:
+            return
+        self.read_files.append(path)
+        try:
+            tables = config.parse(data)
+        except ValueError as error:
+            self._say(path, str(error))
+            return
+        for name in sorted(tables.keys() - {"daemon", "rule"}):
+            self._say(path, "is unknown; there are [daemon] and [[rule]]", field=name)
+        self._daemon(path, tables.get("daemon", {}))
+        rules = tables.get("rule", [])
+        if not isinstance(rules, list):
+            self._say(path, "is written [[rule]]", field="rule")
+            return
+        for number, table in enumerate(rules, 1):
+            self._rule(path, f"rule {number}", table)
+
+    def _daemon(self, path: str, table: object) -> None:
+        if not isinstance(table, dict):
+            self._say(path, "is written [daemon]", field="daemon")
+            return
+        wrong = dict(schema.problems(table, schema.DaemonWish))
+        for field, what in wrong.items():
+            self._say(path, what, "daemon", field)
+        if "readers" in wrong or "readers" not in table:
+            return
+        if self._readers_in is not None:
+            self._say(path, f"is said in {self._readers_in} already", "daemon", "readers")
+        self._readers_in = path
+        self.readers = str(table["readers"])
+        try:
+            grp.getgrnam(self.readers)
+        except KeyError:
+            self._say(path, f"the host has no group {self.readers!r}", "daemon", "readers")
+
+    def _rule(self, path: str, where: str, table: object) -> None:
+        if not isinstance(table, dict):
+            self._say(path, "is written [[rule]]", where)
+            return
+        wrong = dict(schema.problems(table, schema.RuleWish))
+        for name in wrong.keys() & BARE & table.keys():
+            wrong[name] = f'{table[name]!r} has no unit: it is written in quotes, such as "10s"'
+        good = {name: value for name, value in table.items() if name not in wrong}
+        rule, problems = config.rule_of(path, where, good, self._files.engines)
+        self.problems += [Problem(path, rule.name, field, what) for field, what in wrong.items()]
+        self.problems += problems
+        try:
+            check_user(rule.policy.run_as)
+        except Refused as error:
+            what = f"{rule.policy.run_as}: {error.why}"
+            self._say(path, what, rule.name, "run_as")
+        self.rules.append(rule)
+
+
+def examine(files: Files) -> tuple[Configuration, list[Problem]]:
+    """Read everything; return it, as far as it can be understood, and all that is wrong with it."""
+    reader = _Reader(files)
+    for path in reader.names():
+        reader.read(path)
+    problems = reader.problems + config.twice(reader.rules)
+    warnings = config.overlaps(reader.rules)
+    made = Configuration(
+        tuple(reader.rules), reader.readers, tuple(reader.read_files), tuple(warnings)
+    )
+    return made, problems
+
+
+def load(files: Files, what: str, hint: str | None = None) -> Configuration:
+    """Read everything; BadConfiguration with all that is wrong."""
+    made, problems = examine(files)
+    if problems:
+        raise BadConfiguration(what, files.path, lines(problems), hint)
+    return made
+
+
+def lines(problems: Sequence[Problem]) -> str:
+    """Return one line for each, whatever is in it."""
+    return "\n".join(" ".join(str(problem).splitlines()) for problem in problems)

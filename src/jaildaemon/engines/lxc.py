@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""LXC: containers of root's default lxcpath.  They have no id but their name."""
+
+from collections.abc import Callable
+
+from jaildaemon.engines.base import (
+    NAME,
+    Engine,
+    EngineError,
+    EventStream,
+    Found,
+    LookedUp,
+    Scanned,
+    Stream,
+    found,
+)
+
+
+class Lxc(Engine):
+    """Containers of LXC."""
+
+    name = "lxc"
+
+    def scan(self, wants: Callable[[str], bool], done: Scanned) -> None:
+        """List those that run, then ask for each pid, one after the other."""
+        containers: list[Found] = []
+
+        def listed(answer: str | EngineError) -> None:
+            if isinstance(answer, EngineError):
+                done(answer)
+                return
+            names = [n for n in answer.split() if NAME.fullmatch(n) and wants(n)]
+            ask_next(names)
+
+        def ask_next(names: list[str]) -> None:
+            if not names:
+                done(containers)
+                return
+
+            def answered(answer: Found | EngineError | None) -> None:
+                if isinstance(answer, EngineError):
+                    done(answer)
+                    return
+                if answer is not None:
+                    containers.append(answer)
+                ask_next(names[1:])
+
+            self.lookup(names[0], answered)
+
+        self.ask(["lxc-ls", "-1", "--active"], listed)
+
+    def lookup(self, name: str, done: LookedUp) -> None:
+        """Ask for the pid of its init."""
+
+        def answered(answer: str | EngineError) -> None:
+            if isinstance(answer, EngineError):
+                gone = "doesn't exist" in str(answer)
+                done(None if gone else answer)
+                return
+            done(found(name, name, answer.strip()))
+
+        self.ask(["lxc-info", f"--name={name}", "--pid", "--no-humanize"], answered)
+
+    def watch(self, poke: Callable[[], None], ended: Callable[[str], None]) -> Stream:
+        """Follow the states of all containers."""
+        return EventStream(self._loop, ["lxc-monitor", "--name=.*"], poke, ended)

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""systemd-nspawn: the containers that machined knows."""
+
+from collections.abc import Callable
+
+from jaildaemon.engines.base import (
+    NAME,
+    Engine,
+    EngineError,
+    Found,
+    LookedUp,
+    Scanned,
+    Stream,
+    found,
+)
+from jaildaemon.engines.directory import DirectoryStream
+
+MACHINES = "/run/systemd/machines"
+
+
+class Nspawn(Engine):
+    """Containers of systemd-nspawn; a machine's Leader is the host's pid of its init."""
+
+    name = "nspawn"
+
+    def scan(self, wants: Callable[[str], bool], done: Scanned) -> None:
+        """List the machines that are containers, then ask for each one's leader."""
+        containers: list[Found] = []
+
+        def listed(answer: str | EngineError) -> None:
+            if isinstance(answer, EngineError):
+                done(answer)
+                return
+            rows = [line.split() for line in answer.splitlines()]
+            names = [row[0] for row in rows if row[1:2] == ["container"]]
+            ask_next([n for n in names if NAME.fullmatch(n) and wants(n)])
+
+        def ask_next(names: list[str]) -> None:
+            if not names:
+                done(containers)
+                return
+
+            def answered(answer: Found | EngineError | None) -> None:
+                if isinstance(answer, EngineError):
+                    done(answer)
+                    return
+                if answer is not None:
+                    containers.append(answer)
+                ask_next(names[1:])
+
+            self.lookup(names[0], answered)
+
+        self.ask(["machinectl", "list", "--no-legend", "--no-pager"], listed)
+
+    def lookup(self, name: str, done: LookedUp) -> None:
+        """Ask for the leader."""
+
+        def answered(answer: str | EngineError) -> None:
+            if isinstance(answer, EngineError):
+                gone = "no machine" in str(answer).lower()
+                done(None if gone else answer)
+                return
+            values = dict(line.partition("=")[::2] for line in answer.splitlines())
+            stamp = values.get("TimestampMonotonic", "")
+            done(found(name, stamp or "0", values.get("Leader", "")))
+
+        argv = ["machinectl", "show", "--no-pager", "-p", "Leader", "-p", "TimestampMonotonic"]
+        self.ask([*argv, name], answered)
+
+    def watch(self, poke: Callable[[], None], ended: Callable[[str], None]) -> Stream:
+        """Watch machined's directory, in which each machine has a file."""
+        return DirectoryStream(self._loop, MACHINES, poke, ended)

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The OCI runtimes themselves, runc and crun: containers of root's default state directory."""
+
+import json
+from collections.abc import Callable
+
+from jaildaemon.engines.base import (
+    Engine,
+    EngineError,
+    Found,
+    LookedUp,
+    Scanned,
+    Stream,
+    found,
+)
+from jaildaemon.engines.directory import DirectoryStream
+
+LIVING = ("running", "paused")
+
+
+def _container(untrusted: object) -> Found | None:
+    """Return the container that a state of the OCI runtime specification speaks of."""
+    if not isinstance(untrusted, dict) or untrusted.get("status") not in LIVING:
+        return None
+    name = str(untrusted.get("id"))
+    return found(name, name, untrusted.get("pid"))
+
+
+def _json(answer: str, name: str) -> object:
+    try:
+        parsed: object = json.loads(answer)
+    except (ValueError, RecursionError):
+        return EngineError(f"{name} answered what is not JSON")
+    return parsed
+
+
+class Runc(Engine):
+    """Containers of runc."""
+
+    name = "runc"
+
+    def scan(self, wants: Callable[[str], bool], done: Scanned) -> None:
+        """List them."""
+
+        def listed(answer: str | EngineError) -> None:
+            parsed = answer if isinstance(answer, EngineError) else _json(answer, self.name)
+            if isinstance(parsed, EngineError):
+                done(parsed)
+                return
+            rows = parsed if isinstance(parsed, list) else []  # null where there are none
+            containers = [one for row in rows if (one := _container(row))]
+            done([one for one in containers if wants(one.name)])
+
+        self.ask([self.name, "list", "--format=json"], listed)
+
+    def lookup(self, name: str, done: LookedUp) -> None:
+        """Ask for its state."""
+
+        def answered(answer: str | EngineError) -> None:
+            if isinstance(answer, EngineError):
+                gone = any(w in str(answer) for w in ("does not exist", "No such file"))
+                done(None if gone else answer)
+                return
+            parsed = _json(answer, self.name)
+            done(parsed if isinstance(parsed, EngineError) else _container(parsed))
+
+        self.ask([self.name, "state", name], answered)
+
+    def watch(self, poke: Callable[[], None], ended: Callable[[str], None]) -> Stream:
+        """Watch its state directory: a container has a directory there."""
+        return DirectoryStream(self._loop, f"/run/{self.name}", poke, ended, depth=2)
+
+
+class Crun(Runc):
+    """Containers of crun."""
+
+    name = "crun"

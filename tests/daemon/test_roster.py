@@ -1,0 +1,480 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Rules in files, in this process, in the fake's world: they follow their jails."""
+
+import errno
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jaildaemon.core.config import Configuration, FileRule
+from jaildaemon.core.lifecycle import Event
+from jaildaemon.core.rules import Policy, Respawn
+from jaildaemon.daemon.hub import Hub
+from jaildaemon.daemon.journal import NAME
+from jaildaemon.daemon.recovery import recover
+from jaildaemon.daemon.roster import ABSENT, BROKEN
+from jaildaemon.errors import BadConfiguration
+from tests.contract.fake import FakeBackend
+from tests.daemon.server import Server, Wire, call
+
+FILE = "/etc/jaildaemon.toml"
+AFTER = Policy(Respawn.AFTER)
+
+
+def rule(name: str = "bell", jail: str = "web", **values: Any) -> FileRule:
+    """Return a rule in a file."""
+    given = {"title": "BELL", "command": "true", "policy": AFTER, "source": FILE, **values}
+    return FileRule(name, jail, **given)
+
+
+def files(*rules: FileRule, **values: Any) -> Configuration:
+    """Return what files say."""
+    return Configuration(rules, **values)
+
+
+class World:
+    """A server, what its files say, and a client."""
+
+    def __init__(self, server: Server) -> None:
+        self.server, self.backend, self.hub = server, server.backend, server.hub
+        self.files: Configuration | BadConfiguration = Configuration()
+        server.methods._reload = self._read
+        self.client: Wire = server.connect()
+
+    def _read(self) -> Configuration:
+        if isinstance(self.files, BadConfiguration):
+            raise self.files
+        return self.files
+
+    def reload(self, *rules: FileRule) -> dict[str, Any]:
+        """Write the files anew, and reload."""
+        self.files = files(*rules)
+        answer: dict[str, Any] = self.client.ask("Reload")["parameters"]
+        return answer
+
+    def begin(self, name: str) -> None:
+        """Start a jail."""
+        self.backend.begin_jail(name)
+        self.server.settle()
+
+    def end(self, name: str) -> None:
+        """End a jail."""
+        self.backend.end_jail(name)
+        self.server.settle()
+
+    def shown(self) -> list[dict[str, Any]]:
+        """Return what `list` shows."""
+        rules: list[dict[str, Any]] = self.client.ask("List")["parameters"]["rules"]
+        return rules
+
+    def states(self) -> dict[str, str]:
+        """Return each rule's state."""
+        return {shown["id"]: shown["state"] for shown in self.shown()}
+
+    def one(self) -> dict[str, Any]:
+        """Return the one rule that there is."""
+        (found,) = self.shown()
+        return found
+
+    def kinds(self) -> list[str]:
+        """Return the kinds of the journal's records about `bell`."""
+        lines = (self.hub.journal.directory / NAME).read_text(encoding="ascii").splitlines()
+        records = [json.loads(line) for line in lines]
+        return [record["kind"] for record in records if record.get("rule") == "bell"]
+
+
+@pytest.fixture
+def world(server: Server) -> Iterator[World]:
+    """Give a world; at its end the files are empty."""
+    made = World(server)
+    yield made
+    made.reload()
+
+
+# --- following a jail ------------------------------------------------------------------
+
+
+def test_a_rule_waits_for_its_jail_and_follows_it(world: World) -> None:
+    assert world.reload(rule()) == {"added": ["bell"], "removed": [], "kept": 0}
+    seen = world.one()
+    assert (seen["state"], seen["reason"], seen["source"]) == ("waiting", ABSENT, FILE)
+    assert "jid" not in seen
+    world.begin("web")
+    first = world.one()
+    assert (first["state"], "reason" in first) == ("armed", False)
+    world.end("web")
+    assert world.one()["state"] == "waiting"
+    assert world.backend.processes == {}
+    world.begin("web")
+    assert world.one()["state"] == "armed"
+    assert world.one()["probe_pid"] != first["probe_pid"]
+    assert world.kinds() == ["rule", "jail", "jail"]
+
+
+def test_a_jail_that_runs_already_is_found_at_once(world: World) -> None:
+    world.begin("web")
+    world.reload(rule())
+    assert world.one()["state"] == "armed"
+
+
+def test_a_jail_that_is_replaced_in_one_instant_is_another_one(world: World) -> None:
+    world.reload(rule())
+    world.begin("web")
+    first = world.one()["probe_pid"]
+    world.backend.end_jail("web")
+    world.backend.begin_jail("web")
+    world.server.settle()
+    assert world.one()["state"] == "armed"
+    assert world.one()["probe_pid"] != first
+
+
+def test_each_jail_of_a_pattern_has_its_probe(world: World) -> None:
+    world.reload(rule(jail="web-*"))
+    seen = world.one()
+    assert (seen["id"], seen["jail"], seen["state"]) == ("bell", "web-*", "waiting")
+    for name in ("web-1", "web-2", "web-1.evil", "db"):
+        world.begin(name)
+    assert world.states() == {"bell@web-1": "armed", "bell@web-2": "armed"}
+    world.end("web-1")
+    assert world.states() == {"bell@web-2": "armed"}
+    world.end("web-2")
+    assert world.states() == {"bell": "waiting"}
+
+
+def test_a_rule_of_a_pattern_is_kept_as_long_as_its_limit_counts(world: World) -> None:
+    world.reload(rule(jail="web-*"))
+    world.begin("web-1")
+    member = world.hub.fleet.members["bell@web-1"]
+    member.last_trigger = world.hub.now().wall
+    world.end("web-1")
+    assert world.states() == {"bell@web-1": "waiting"}
+    member.last_trigger -= 61
+    world.begin("web-2")
+    assert world.states() == {"bell@web-2": "armed"}
+
+
+def test_without_events_of_jails_it_is_looked_once_a_second_while_one_is_absent(
+    world: World,
+) -> None:
+    world.backend.tells_of_jails = False
+    world.reload(rule())
+    world.backend.begin_jail("web")
+    world.server.settle()
+    assert world.one()["state"] == "waiting"
+    world.server.pass_time(1.0)
+    assert world.one()["state"] == "armed"
+    assert world.backend.watcher._next_deadline() is None
+
+
+def test_nothing_is_watched_when_no_rule_needs_it(world: World) -> None:
+    world.backend.tells_of_jails = False
+    world.reload(rule())
+    assert world.backend.watcher._next_deadline() is not None
+    world.reload()
+    assert world.backend.watcher._next_deadline() is None
+
+
+def test_a_probe_that_dies_of_something_else_is_armed_again_with_backoff(world: World) -> None:
+    world.reload(rule())
+    world.begin("web")
+    for longest in (1.2, 2.4):
+        world.backend.kill(world.one()["probe_pid"], signal.SIGKILL)
+        world.server.settle()
+        seen = world.one()
+        assert (seen["state"], seen["reason"]) == ("failing", "the probe died of SIGKILL")
+        world.server.pass_time(longest * 0.66)
+        assert world.one()["state"] == "failing"
+        world.server.pass_time(longest)
+        assert world.one()["state"] == "armed"
+
+
+def test_a_new_jail_is_armed_at_once_whatever_failed_in_the_one_before(world: World) -> None:
+    world.reload(rule())
+    world.begin("web")
+    world.backend.kill(world.one()["probe_pid"], signal.SIGKILL)
+    world.server.settle()
+    assert world.one()["state"] == "failing"
+    world.end("web")
+    assert world.one()["state"] == "waiting"
+    world.begin("web")
+    assert world.one()["state"] == "armed"
+
+
+def test_a_jail_of_which_nobody_told_that_it_ended_is_found_out_when_it_is_armed(
+    world: World,
+) -> None:
+    world.reload(rule())
+    world.backend.failing = ("enter", 3)
+    world.begin("web")
+    # The kernel says ESRCH: to the helper the jail is gone, to the list it is there.
+    world.backend.jails["web"] += 1000
+    world.backend.failing = None
+    world.server.pass_time(5.0)
+    assert world.one()["state"] == "armed"
+
+
+def test_a_jail_that_cannot_be_watched_is_taken_when_it_can(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.reload(rule())
+
+    def full(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as short:
+        short.setattr(world.backend, "watch_end", full)
+        world.begin("web")
+        assert world.one()["state"] == "waiting"
+    world.server.pass_time(1.0)
+    assert world.one()["state"] == "armed"
+    assert "web: cannot be watched now: Too many open files" in world.server.log
+
+
+def test_what_is_held_stays_held_through_the_jails_restart(world: World) -> None:
+    world.reload(rule())
+    world.begin("web")
+    member = world.hub.fleet.members["bell"]
+    world.hub.event(member, Event.HOLD)
+    world.server.settle()
+    world.end("web")
+    world.begin("web")
+    assert world.one()["state"] == "held"
+    world.hub.perform(world.hub.fleet.release(member, world.hub.now()))
+    world.server.settle()
+    assert world.one()["state"] == "armed"
+
+
+def test_an_edit_is_no_release(world: World) -> None:
+    world.reload(rule())
+    world.begin("web")
+    world.begin("db")
+    world.hub.event(world.hub.fleet.members["bell"], Event.HOLD)
+    world.server.settle()
+    for edited in (rule(command="false"), rule(jail="db"), rule(jail="db", title="GONG")):
+        world.reload(edited)
+        world.server.settle()
+        assert world.one()["state"] == "held"
+    world.reload()
+    world.reload(rule())
+    assert world.one()["state"] == "armed"
+
+
+# --- reload ------------------------------------------------------------------------------
+
+
+def test_an_unchanged_rule_keeps_its_very_probe(world: World) -> None:
+    world.begin("web")
+    world.reload(rule(), rule("gong", title="GONG"))
+    before = {shown["id"]: shown["probe_pid"] for shown in world.shown()}
+    answer = world.reload(rule(source="/etc/other.toml"), rule("horn", title="HORN"))
+    assert answer == {"added": ["horn"], "removed": ["gong"], "kept": 1}
+    after = {shown["id"]: shown for shown in world.shown()}
+    assert set(after) == {"bell", "horn"}
+    assert after["bell"]["probe_pid"] == before["bell"]
+    assert after["bell"]["source"] == "/etc/other.toml"
+    assert len(world.backend.processes) == 2
+
+
+def test_a_changed_rule_gets_another_probe_and_keeps_its_counts(world: World) -> None:
+    world.begin("web")
+    world.reload(rule())
+    before = world.one()["probe_pid"]
+    answer = world.reload(rule(title="GONG"))
+    assert answer == {"added": ["bell"], "removed": ["bell"], "kept": 0}
+    world.server.settle()
+    seen = world.one()
+    assert (seen["state"], seen["title"]) == ("armed", "GONG")
+    assert seen["probe_pid"] != before
+    assert [p.title for p in world.backend.processes.values()] == ["jaildaemon: GONG"]
+
+
+def test_a_bad_file_keeps_the_old_rules_and_says_why(world: World) -> None:
+    world.begin("web")
+    world.reload(rule())
+    before = world.one()
+    why = "x.toml: a: uid: is bad\nx.toml: b: is bad"
+    world.files = BadConfiguration("reload", FILE, why, "the old rules stay")
+    answer = world.client.ask("Reload")
+    assert answer["error"] == "org.jaildaemon.BadConfiguration"
+    assert answer["parameters"]["why"] == why
+    assert world.one() == before
+
+
+def test_a_removed_rule_may_come_back(world: World) -> None:
+    world.begin("web")
+    world.reload(rule())
+    world.reload()
+    assert (world.shown(), world.backend.processes) == ([], {})
+    world.reload(rule())
+    assert world.one()["state"] == "armed"
+
+
+def test_what_is_in_a_file_cannot_be_detached(world: World) -> None:
+    world.begin("web")
+    world.reload(rule())
+    answer = world.client.ask("Detach", rule="bell")
+    assert answer["parameters"]["why"] == f"is in {FILE}"
+    for which in ({"all": True}, {"jail": "web"}):
+        assert world.client.ask("Detach", **which)["parameters"] == {"ids": []}
+    assert world.one()["state"] == "armed"
+
+
+def test_replace_takes_the_place_of_transient_rules_alone(world: World) -> None:
+    world.begin("web")
+    world.reload(rule())
+    asked = {"command": "true", "jail": "web", "title": "BELL", "replace": True}
+    assert world.client.ask("Attach", **asked)["parameters"]["id"] == "t1"
+    assert world.client.ask("Attach", **asked)["parameters"]["id"] == "t2"
+    assert world.states() == {"bell": "armed", "t2": "armed"}
+    world.client.say(call("Detach", all=True))
+    assert [m["parameters"] for m in world.client.heard()] == [{"ids": ["t2"]}]
+
+
+# --- after the daemon's end ----------------------------------------------------------------
+
+
+class Lives:
+    """One state directory, and a daemon's hub of it after the other."""
+
+    def __init__(self, state: Path) -> None:
+        self.backend, self._state = FakeBackend(), state
+        self.log: list[str] = []
+        self.hub: Hub | None = None
+
+    def live(self, *rules: FileRule) -> Hub:
+        """Begin a life; the one before was killed, and its probes with it."""
+        if self.hub is not None:
+            for process in list(self.backend.processes.values()):
+                self.backend.end(process, process.death or _killed())
+            self.backend.processes.clear()
+            self.backend.helpers.clear()
+            self.hub.journal.close()
+            fresh = FakeBackend()
+            fresh.jails, fresh.the_boot = self.backend.jails, self.backend.the_boot
+            fresh._births = self.backend._births
+            self.backend = fresh
+        self.hub = Hub(self.backend, self._state, self.log.append)
+        self.hub.roster.take(files(*rules))
+        recover(self.hub, {}, [])
+        self.backend.watcher.settle()
+        return self.hub
+
+    def states(self) -> dict[str, str]:
+        """Return each rule's state."""
+        assert self.hub is not None
+        now = self.hub.now()
+        return {name: m.shown(now).value for name, m in self.hub.fleet.members.items()}
+
+
+def _killed() -> Any:
+    from jaildaemon.backends.base import Death
+
+    return Death(signal.SIGKILL, None)
+
+
+@pytest.fixture
+def lives(tmp_path: Path) -> Iterator[Lives]:
+    """Give lives."""
+    made = Lives(tmp_path)
+    yield made
+    if made.hub is not None:
+        made.hub.journal.close()
+
+
+def open_run(hub: Hub, *kinds: str) -> None:
+    """Write into the journal what a death in the middle of a run leaves."""
+    for kind in kinds:
+        hub.journal.write(hub.journal.record(kind, rule="bell", run="x.1"))
+
+
+def test_it_is_armed_again_in_the_very_jail_and_in_another_one(lives: Lives) -> None:
+    lives.backend.begin_jail("web")
+    lives.live(rule())
+    lives.live(rule())
+    assert lives.states() == {"bell": "armed"}
+    lives.backend.begin_jail("web")
+    lives.live(rule())
+    assert lives.states() == {"bell": "armed"}
+
+
+@pytest.mark.parametrize(
+    ("after", "why"),
+    [
+        ((rule(command="false"),), "its rule changed"),
+        ((), "its rule changed"),
+        ((rule(jail="db"),), "its rule changed"),
+    ],
+    ids=["changed", "removed", "another jail"],
+)
+def test_a_trigger_that_waited_expires_where_its_rule_is_another(
+    lives: Lives, after: tuple[FileRule, ...], why: str
+) -> None:
+    lives.backend.begin_jail("web")
+    open_run(lives.live(rule()), "trigger")
+    lives.live(*after)
+    assert f"bell: run x.1 expired: {why}" in lives.log
+
+
+def test_the_limit_goes_on_after_the_daemons_end(lives: Lives) -> None:
+    from jaildaemon.core.limits import Limit
+
+    once = rule(policy=Policy(Respawn.AFTER, limit=Limit(1, 60.0)))
+    lives.backend.begin_jail("web")
+    open_run(lives.live(once), "trigger", "start", "end")
+    lives.live(once)
+    assert lives.states() == {"bell": "limited"}
+
+
+def test_a_spent_shot_is_not_fired_again_in_its_jail(lives: Lives) -> None:
+    shot = rule(policy=Policy(Respawn.NO))
+    lives.backend.begin_jail("web")
+    open_run(lives.live(shot), "trigger", "start", "end")
+    lives.live(shot)
+    assert lives.states() == {"bell": "waiting"}
+    lives.backend.begin_jail("web")
+    lives.live(shot)
+    assert lives.states() == {"bell": "armed"}
+
+
+def test_after_a_reboot_it_is_there_again_and_what_was_held_is_held(lives: Lives) -> None:
+    lives.backend.begin_jail("web")
+    hub = lives.live(rule(), rule("gong", title="GONG"))
+    hub.journal.write(hub.journal.record("hold", rule="gong", reason="asked for"))
+    lives.backend.the_boot = "another"
+    lives.backend.begin_jail("web")
+    hub = lives.live(rule(), rule("gong", title="GONG"))
+    assert lives.states() == {"bell": "armed", "gong": "held"}
+    assert hub.fleet.members["gong"].reason == "asked for"
+
+
+def test_an_edit_while_the_daemon_was_away_is_no_release(lives: Lives) -> None:
+    for name in ("web", "db"):
+        lives.backend.begin_jail(name)
+    hub = lives.live(rule())
+    hub.journal.write(hub.journal.record("hold", rule="bell", reason="asked for"))
+    for edited in (rule(command="false"), rule(jail="db"), rule(jail="db")):
+        hub = lives.live(edited)
+        assert lives.states() == {"bell": "held"}
+        assert hub.fleet.members["bell"].reason == "asked for"
+
+
+def test_the_breaker_holds_what_the_host_did_not_survive_ten_times(lives: Lives) -> None:
+    for boot in range(10):
+        lives.backend.the_boot = f"boot {boot}"
+        lives.backend.begin_jail("web")
+        hub = lives.live(rule())
+        assert lives.states() == {"bell": "armed"}
+        open_run(hub, "trigger", "start")
+    for name in ("one more", "and another"):
+        lives.backend.the_boot = name
+        lives.backend.begin_jail("web")
+        hub = lives.live(rule())
+        assert lives.states() == {"bell": "held"}
+        assert hub.fleet.members["bell"].reason == BROKEN
+    hub.journal.write(hub.journal.record("release", rule="bell"))
+    lives.live(rule())
+    assert lives.states() == {"bell": "armed"}

@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A rule in a file follows a real container by ENGINE:NAME, through all that it goes through."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.daemon.product import Daemon, run
+from tests.engines.makers import DockerMaker, Host, Maker, age, removed
+
+Delays = dict[str, list[float]]
+
+
+class Ruled:
+    """A daemon with a file of rules, in the engines' mount namespace."""
+
+    def __init__(self, host: Host, directory: Path) -> None:
+        self.directory, self.file = directory, directory / "rules.toml"
+        self.file.touch()
+        environment = {**os.environ, "JAILDAEMON_CONFIG": str(self.file)}
+        self.host = host
+        self._how: dict[str, Any] = {"state": directory / "state", "env": environment}
+        self.daemon = self._started()
+
+    def _started(self) -> Daemon:
+        return Daemon(self.directory, before=self.host.prefix, **self._how)
+
+    def write(
+        self, *jails: str, title: str = "BELL", more: str = "", command: str | None = None
+    ) -> None:
+        """Write rules, one a jail, and reload."""
+        text = ""
+        for jail in jails:
+            said = f"echo $JAILDAEMON_JAIL $JAILDAEMON_RULE >>{self.directory}/rung"
+            said = said if command is None else command
+            text += f'[[rule]]\njail = "{jail}"\ntitle = "{title}"\ncommand = "{said}"\n{more}\n'
+        self.file.write_text(text, encoding="ascii")
+        done = run("reload", "-f", self.daemon.socket)
+        assert done.returncode == 0, done.stderr
+
+    def armed(self, rule: str) -> int:
+        """Wait until a rule is armed; return the pid of its jail's init."""
+        line = self.daemon.lines.wait_for(f"{rule}: armed in jail ")
+        return int(line.rpartition(" armed in jail ")[2].split()[0])
+
+    def rules(self) -> dict[str, dict[str, Any]]:
+        """Return the rules by id."""
+        found = self.daemon.call("List")["parameters"]["rules"]
+        return {rule["id"]: rule for rule in found}
+
+    def wait(self, rule: str, state: str) -> dict[str, Any]:
+        """Wait until a rule is in a state; a look costs a call."""
+        for _ in range(2000):
+            seen = self.rules().get(rule, {"state": "none"})
+            if seen["state"] == state:
+                return seen
+        raise AssertionError(f"{rule} never was {state}: {seen}; {self.daemon.lines.seen}")
+
+    def ring(self, rule: str) -> None:
+        """Signal a rule's probe, as whoever is root inside does."""
+        os.kill(self.rules()[rule]["probe_pid"], signal.SIGHUP)
+
+    def replace(self) -> None:
+        """Kill the daemon, and start another one."""
+        self.daemon.stop(signal.SIGKILL)
+        self.daemon = self._started()
+
+    def stop(self) -> None:
+        """End it; what it said is shown where the test failed."""
+        print(*self.daemon.stop(), sep="\n")
+
+
+@pytest.fixture
+def ruled(host: Host, directory: Path) -> Iterator[Ruled]:
+    """Give one without rules."""
+    made = Ruled(host, directory)
+    yield made
+    made.stop()
+
+
+def new_name(host: Host) -> str:
+    return host.place.name("jail")
+
+
+def test_a_rule_follows_its_container(ruled: Ruled, maker: Maker, delays: Delays) -> None:
+    name = new_name(maker.host)
+    jail = f"{maker.engine}:{name}"
+    rule = f"{jail}/BELL"
+    figures = delays.setdefault(maker.engine, [])
+    ruled.write(jail)
+    assert ruled.rules()[rule]["state"] == "waiting"
+    with removed(maker, name):
+        maker.run(name)
+        first = ruled.armed(rule)
+        figures.append(age(first))
+        assert first == maker.pid(name)
+
+        ruled.ring(rule)
+        ruled.daemon.lines.wait_for(" ended: exit 0 ")
+        assert (ruled.directory / "rung").read_text(encoding="ascii") == f"{name} {rule}\n"
+        assert ruled.armed(rule) == first
+
+        maker.again(name)
+        second = ruled.armed(rule)
+        figures.append(age(second))
+        assert second == maker.pid(name) != first
+
+        maker.remove(name)
+        assert ruled.wait(rule, "waiting")["reason"] == "no such jail runs"
+        maker.run(name)
+        third = ruled.armed(rule)
+        figures.append(age(third))
+        assert third == maker.pid(name) != second
+
+
+def test_it_is_armed_before_its_container_is_a_second_old(delays: Delays) -> None:
+    if not delays:
+        pytest.skip("cannot: no engine ran")
+    # The best of each: the machine may be busy with something else.
+    assert {engine: min(seconds) < 1 for engine, seconds in delays.items() if seconds} == (
+        dict.fromkeys(delays, True)
+    )
+
+
+def test_a_container_that_is_paused_holds_nothing_up(ruled: Ruled, maker: Maker) -> None:
+    name = new_name(maker.host)
+    jail = f"{maker.engine}:{name}"
+    with removed(maker, name):
+        maker.run(name)
+        ruled.write(jail)
+        ruled.armed(f"{jail}/BELL")
+        maker.pause(name)
+        try:
+            # Another rule, for which the engine is asked again, and a probe is put in.
+            ruled.write(jail, title="GONG")
+            ruled.armed(f"{jail}/GONG")
+            assert ruled.rules()[f"{jail}/GONG"]["state"] == "armed"
+        finally:
+            maker.unpause(name)
+        maker.remove(name)
+        ruled.wait(f"{jail}/GONG", "waiting")
+
+
+def test_a_pattern_has_a_probe_in_each_container_that_it_fits(ruled: Ruled, maker: Maker) -> None:
+    names = [f"{new_name(maker.host)}-{which}" for which in "ab"]
+    other = new_name(maker.host)
+    ruled.write(f"{maker.engine}:jail*-?", more='name = "bell"')
+    with removed(maker, *names, other):
+        for name in (*names, other):
+            maker.run(name)
+        for _ in names:
+            ruled.armed("")
+        pids = {rule["jid"] for rule in ruled.rules().values()}
+        assert pids == {maker.pid(name) for name in names}
+        assert set(ruled.rules()) == {f"bell@{name}" for name in names}
+        maker.remove(names[0])
+        ruled.daemon.call("Status")
+        while set(ruled.rules()) != {f"bell@{names[1]}"}:
+            continue
+
+
+def test_minus_c_takes_the_name_of_an_engine(ruled: Ruled, maker: Maker) -> None:
+    name = new_name(maker.host)
+    socket = ruled.daemon.socket
+    words = ("-c", "true", "-j", f"{maker.engine}:{name}", "-t", "ONCE", "-f", socket)
+    done = run(*words)
+    assert (done.returncode, done.stderr) == (
+        4,
+        f"jaildaemon: attach: {maker.engine}:{name}: no such container runs\n",
+    )
+    with removed(maker, name):
+        maker.run(name)
+        done = run(*words)
+        assert (done.returncode, done.stderr) == (0, "")
+        (rule,) = ruled.rules().values()
+        assert (rule["jail"], rule["jid"]) == (f"{maker.engine}:{name}", maker.pid(name))
+
+
+def test_it_is_there_again_after_the_daemons_death(ruled: Ruled, maker: Maker) -> None:
+    name = new_name(maker.host)
+    jail = f"{maker.engine}:{name}"
+    ruled.write(jail)
+    with removed(maker, name):
+        maker.run(name)
+        init = ruled.armed(f"{jail}/BELL")
+        ruled.replace()
+        assert ruled.wait(f"{jail}/BELL", "armed")["jid"] == init
+
+
+def test_a_jail_restarts_itself_and_may_do_it_again(ruled: Ruled, maker: Maker) -> None:
+    if maker.engine not in ("docker", "podman"):
+        pytest.skip(f"cannot: {maker.engine} has no restart")
+    name = new_name(maker.host)
+    rule = f"{maker.engine}:{name}/BELL"
+    ruled.write(f"{maker.engine}:{name}", command=f"{maker.engine} restart --time=1 {name}")
+    inits = []
+    with removed(maker, name):
+        maker.run(name)
+        for _ in range(3):
+            inits.append(ruled.armed(rule))
+            ruled.ring(rule)
+        inits.append(ruled.armed(rule))
+        assert inits[-1] == maker.pid(name)
+        assert len(set(inits)) == 4
+        seen = ruled.rules()[rule]
+        assert (seen["triggers"], seen["state"]) == (3, "armed")
+
+
+def test_a_reload_leaves_a_running_command_alone(ruled: Ruled, maker: Maker) -> None:
+    name = new_name(maker.host)
+    jail = f"{maker.engine}:{name}"
+    fifo = ruled.directory / "fifo"
+    os.mkfifo(fifo)
+    named = 'name = "bell"'
+    ruled.write(jail, command=f"cat {fifo}", more=named)
+    with removed(maker, name):
+        maker.run(name)
+        init = ruled.armed("bell")
+        for _ in range(2):
+            # Changed, and then removed and written again, while it runs.
+            ruled.ring("bell")
+            ruled.daemon.lines.wait_for("signal from jail")
+            ruled.write(jail, title="GONG", command=f"cat {fifo}", more=named)
+            ruled.write(more=named)
+            assert ruled.rules()["bell"]["state"] == "running"
+            ruled.write(jail, command=f"cat {fifo}", more=named)
+            assert ruled.rules()["bell"]["state"] == "running"
+            fifo.write_text("", encoding="ascii")
+            ruled.daemon.lines.wait_for(" ended: exit 0 ")
+            assert ruled.armed("bell") == init
+        seen = ruled.rules()["bell"]
+        assert (seen["state"], seen["title"]) == ("armed", "BELL")
+
+
+def test_a_rename_takes_the_probe_away(ruled: Ruled, maker: Maker) -> None:
+    if maker.engine not in ("docker", "podman"):
+        pytest.skip(f"cannot: {maker.engine} has no rename")
+    name, other = new_name(maker.host), new_name(maker.host)
+    rule = f"{maker.engine}:{name}/BELL"
+    ruled.write(f"{maker.engine}:{name}")
+    with removed(maker, name, other):
+        maker.run(name)
+        init = ruled.armed(rule)
+        maker.host.must(maker.engine, "rename", name, other)
+        ruled.wait(rule, "waiting")
+        maker.host.must(maker.engine, "rename", other, name)
+        assert ruled.armed(rule) == init
+
+
+def test_the_engines_daemon_may_be_restarted(ruled: Ruled, maker: Maker) -> None:
+    if not isinstance(maker, DockerMaker) or maker.engine != "docker":
+        pytest.skip(f"cannot: {maker.engine} has no daemon of its own")
+    name = new_name(maker.host)
+    rule = f"docker:{name}/BELL"
+    ruled.write(f"docker:{name}")
+    with removed(maker, name):
+        maker.run(name)
+        first = ruled.armed(rule)
+        maker.stop()
+        ruled.wait(rule, "waiting")
+        ruled.daemon.lines.wait_for("docker: ")
+        maker.start()
+        maker.host.must("docker", "start", name)
+        assert ruled.armed(rule) == maker.pid(name) != first
+
+
+def test_restart_leaves_the_probe_where_it_is(ruled: Ruled, maker: Maker) -> None:
+    name = new_name(maker.host)
+    rule = f"{maker.engine}:{name}/BELL"
+    ruled.write(f"{maker.engine}:{name}")
+    with removed(maker, name):
+        maker.run(name)
+        ruled.armed(rule)
+        before = ruled.rules()[rule]
+        done = run("restart", "-f", ruled.daemon.socket)
+        assert (done.returncode, done.stderr) == (0, "")
+        ruled.daemon.lines.wait_for(" serves ")
+        after = ruled.rules()[rule]
+        assert (after["state"], after["probe_pid"]) == ("armed", before["probe_pid"])
+        maker.again(name)
+        assert ruled.armed(rule) == maker.pid(name)
+        streams = streams_of(ruled.daemon.pid)
+        assert len(streams) <= 1, streams
+
+
+def streams_of(pid: int) -> list[str]:
+    """Return the commands among the daemon's children that follow an engine's events."""
+    found = []
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    for child in children:
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+            if b"events" in words or words[0].endswith(b"lxc-monitor"):
+                found.append(b" ".join(words).decode())
+    return found
