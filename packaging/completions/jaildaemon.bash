@@ -7,7 +7,7 @@
 #    source ~/.local/share/bash_completion/jaildaemon
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_jaildaemon_subparsers=(list status log explain fire hold release detach restart doctor metrics demo)
+_shtab_jaildaemon_subparsers=(list status log explain fire hold release detach reload check restart doctor metrics demo)
 
 _shtab_jaildaemon_list_option_strings=(-h --help -f --json)
 _shtab_jaildaemon_status_option_strings=(-h --help -f --json)
@@ -17,6 +17,8 @@ _shtab_jaildaemon_fire_option_strings=(-h --help -f --json --dry-run)
 _shtab_jaildaemon_hold_option_strings=(-h --help -f --json --all)
 _shtab_jaildaemon_release_option_strings=(-h --help -f --json --all)
 _shtab_jaildaemon_detach_option_strings=(-h --help -f --json --all --jail --title)
+_shtab_jaildaemon_reload_option_strings=(-h --help -f --json)
+_shtab_jaildaemon_check_option_strings=(-h --help -f --json --config)
 _shtab_jaildaemon_restart_option_strings=(-h --help -f --json)
 _shtab_jaildaemon_doctor_option_strings=(-h --help -f --json)
 _shtab_jaildaemon_metrics_option_strings=(-h --help -f -o)
@@ -25,7 +27,7 @@ _shtab_jaildaemon_option_strings=(-h --help -D -F -c -j -r -R -u -g -t -p --vers
 
 
 
-_shtab_jaildaemon_pos_0_choices=(list status log explain fire hold release detach restart doctor metrics demo)
+_shtab_jaildaemon_pos_0_choices=(list status log explain fire hold release detach reload check restart doctor metrics demo)
 
 _shtab_jaildaemon_list__h_nargs=0
 _shtab_jaildaemon_list___help_nargs=0
@@ -56,6 +58,12 @@ _shtab_jaildaemon_detach__h_nargs=0
 _shtab_jaildaemon_detach___help_nargs=0
 _shtab_jaildaemon_detach___json_nargs=0
 _shtab_jaildaemon_detach___all_nargs=0
+_shtab_jaildaemon_reload__h_nargs=0
+_shtab_jaildaemon_reload___help_nargs=0
+_shtab_jaildaemon_reload___json_nargs=0
+_shtab_jaildaemon_check__h_nargs=0
+_shtab_jaildaemon_check___help_nargs=0
+_shtab_jaildaemon_check___json_nargs=0
 _shtab_jaildaemon_restart__h_nargs=0
 _shtab_jaildaemon_restart___help_nargs=0
 _shtab_jaildaemon_restart___json_nargs=0
