@@ -3,6 +3,7 @@
 
 import pytest
 
+from jaildaemon.core import reasons
 from jaildaemon.core.fleet import Fleet, Run, Stage
 from jaildaemon.core.lifecycle import Event, Phase
 from jaildaemon.core.limits import Limit
@@ -95,3 +96,12 @@ def test_every_overlap_of_a_jail_is_found_and_none_across_jails() -> None:
         add(fleet, title, jail)
     found = [f"{m.rule.jail}/{m.rule.title}" for m in ringing_others(fleet.members.values())]
     assert found == ["web/B", "db/BELL", "two/None"]
+
+
+def test_of_a_jail_with_very_many_rules_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reasons, "MANY", 2)
+    fleet = Fleet("x")
+    two = [add(fleet, "A", "web"), add(fleet, "A", "web")]
+    assert ringing_others(fleet.members.values()) == two
+    add(fleet, "A", "web")
+    assert ringing_others(fleet.members.values()) == []

@@ -15,10 +15,13 @@ boot).  Beyond those, by kind:
              is in a file; and where a new journal was begun: state, all that had
              become of it by then, in this one record, for a rule without its
              runs would ring again.  Of a rule that is there it is the new shape.
+             (reason: who asked for it)
   jail       rule, identity: a rule in a file has another jail of the same name
   unrule     rule, reason
-  hold       rule, reason        release    rule
+  armed      rule                died       rule, reason: both for `log` alone
+  hold       rule, reason        release    rule, reason
   trigger    rule, run           start      rule, run
+             (reason: who fired it on the host)
   pid        run, pid            end        rule, run, exit_status or signal, ...
   refused, expired, interrupted  rule, run, reason
   output     rule, run, output_tail

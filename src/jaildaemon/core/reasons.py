@@ -34,6 +34,10 @@ def why_not_armed(member: Member, now: Now) -> str | None:
     return _WORDS[state]
 
 
+MANY = 500
+"""Rules of one jail; of more the titles are not compared here, which would take seconds."""
+
+
 def ringing_others(members: Iterable[Member]) -> list[Member]:
     """Return the rules whose title rings the probe of another in their jail too."""
     jails: dict[str, list[Member]] = {}
@@ -42,6 +46,8 @@ def ringing_others(members: Iterable[Member]) -> list[Member]:
             jails.setdefault(member.jail_key, []).append(member)
     found = []
     for neighbours in jails.values():
+        if len(neighbours) > MANY:
+            continue
         # One search in all names at once: a status is asked for every few seconds.
         names = [process_title(member.rule.title) for member in neighbours]
         text = "\n".join(names)
