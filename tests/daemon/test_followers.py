@@ -8,8 +8,8 @@ import pytest
 from jaildaemon.backends.base import Jail
 from jaildaemon.core.config import FileRule
 from jaildaemon.core.rules import Policy, Respawn
-from jaildaemon.daemon import names
-from jaildaemon.daemon.names import EngineNames
+from jaildaemon.daemon import followers
+from jaildaemon.daemon.followers import EngineNames
 from jaildaemon.engines.base import (
     Engine,
     EngineError,
@@ -127,7 +127,7 @@ class Host:
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     """Give a host; at its end nothing is held."""
     FakeEngine.made.clear()
-    monkeypatch.setattr(names, "ENGINES", {"docker": FakeEngine})
+    monkeypatch.setattr(followers, "ENGINES", {"docker": FakeEngine})
     made = Host()
     yield made
     made.names.stop()

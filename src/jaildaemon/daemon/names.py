@@ -5,31 +5,15 @@ A name is never the identity: what is told on is this very jail, as the backend
 holds it.  Nothing is watched or asked that no rule needs.
 """
 
-import random
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from jaildaemon.backends.base import Backend, Jail
 from jaildaemon.core.config import FileRule
-from jaildaemon.core.lifecycle import backoff_seconds
-from jaildaemon.core.text import shown
-from jaildaemon.daemon.journal import Log
-from jaildaemon.engines import ENGINES, Engine
-from jaildaemon.engines.base import NAME, EngineError, Found, Stream
-from jaildaemon.errors import JaildaemonError, NoSuchJail, Refused
+from jaildaemon.errors import JaildaemonError, Refused
 
 LOOK_SECONDS = 1.0
 """Between two looks where nobody tells of a new jail."""
-CALM_SECONDS = 60.0
-"""A stream that lasted so long ends the row of failures."""
-AGAIN_SECONDS = 1.0
-"""After a stream's begin: who subscribed may have missed what happened meanwhile."""
-SOON_SECONDS = 0.02
-"""Of several events at once the first is waited out: one look for all."""
-JITTER = 0.2
-MAX_TRIES = 3
-"""To take a container that an engine tells of: one that is in no PID namespace of its
-own never will be."""
 
 Answer = Callable[[Jail | JaildaemonError], None]
 
@@ -96,7 +80,7 @@ class KernelNames:
         self._timer = None
         present = self._owner.names_of("")
         for name in sorted(self._wanted() - present):
-            jail = _resolved(self._backend, name)
+            jail = resolved(self._backend, name)
             if isinstance(jail, Jail):  # else it does not run, or not yet
                 self._owner.seen(name, jail)
         if self._stop is None and any(self._owner.is_absent(rule) for rule in self._rules):
@@ -119,7 +103,7 @@ class KernelNames:
 
     def find(self, text: str, answer: Answer) -> None:
         """Ask the kernel."""
-        answer(_resolved(self._backend, text))
+        answer(resolved(self._backend, text))
 
     def trouble(self, rule_jail: str) -> str | None:
         """Say nothing: the kernel can always be asked."""
@@ -136,264 +120,11 @@ class KernelNames:
             self._timer = None
 
 
-def _resolved(backend: Backend, text: str) -> Jail | JaildaemonError:
+def resolved(backend: Backend, text: str) -> Jail | JaildaemonError:
+    """Return a fresh handle of the jail that the kernel knows so, or why there is none."""
     try:
         return backend.resolve(text)
     except JaildaemonError as error:
         return error
     except OSError as error:  # no descriptor is left, or no memory
         return Refused("attach", text, f"the jail cannot be examined: {error.strerror}")
-
-
-def confirm(
-    backend: Backend, engine: Engine, found: Found, answer: Callable[[Jail | None, str], None]
-) -> None:
-    """Give this very container, or None and why not.
-
-    First its init is held, then the engine is asked again: if it still says the
-    same, what is held was its init when it said so, and no later process.
-    """
-    jail = _resolved(backend, str(found.pid))
-    if isinstance(jail, JaildaemonError):
-        answer(None, str(jail))
-        return
-    held = jail
-
-    def again(second: Found | EngineError | None) -> None:
-        if second == found and held.number == found.pid and held.alive():
-            answer(held, "")
-            return
-        held.close()
-        why = "it ended, or was replaced, while it was looked at"
-        if isinstance(second, EngineError):
-            why = str(second)
-        elif second == found and held.number != found.pid:
-            why = "its first process is not the init of a PID namespace"
-        answer(None, why)
-
-    engine.lookup(found.name, again)
-
-
-class _Follower:
-    """One engine, while a rule means a container of it."""
-
-    def __init__(self, backend: Backend, engine: Engine, owner: Owner, log: Log) -> None:
-        self._backend, self._engine, self._owner, self._log = backend, engine, owner, log
-        self._watcher = backend.watcher
-        self._names: set[str] = set()
-        self._patterns: list[FileRule] = []
-        self._known: dict[str, Found] = {}
-        self._asked: set[Found] = set()
-        self._stream: Stream | None = None
-        self._scanning = self._again = self._stopped = False
-        self._failures = self._bad_answers = 0
-        self._tries: dict[Found, int] = {}
-        """How often each could not be taken."""
-        self.trouble: str | None = None
-        self._timers: set[int] = set()
-        self._connect()
-
-    def _call_in(self, seconds: float, call: Callable[[], None]) -> None:
-        def due() -> None:
-            self._timers.discard(handle)
-            call()
-
-        handle = self._watcher.call_in(seconds, due)
-        self._timers.add(handle)
-
-    def _connect(self) -> None:
-        try:
-            self._stream = self._engine.watch(self._poke, self._hung_up)
-        except EngineError as error:
-            self._hung_up(str(error))
-            return
-        self._call_in(CALM_SECONDS, self._forget_failures)
-        self._scan()
-        self._call_in(AGAIN_SECONDS, self._scan)
-
-    def _forget_failures(self) -> None:
-        self._failures = 0
-
-    def _hung_up(self, why: str) -> None:
-        """Take note that nothing is told any more: rescan with the next connection."""
-        if self._stopped:
-            return
-        self._clear()
-        self._failures += 1
-        self._complain(why)
-        self._call_in(self._jitter(self._failures), self._connect)
-
-    @staticmethod
-    def _jitter(failures: int) -> float:
-        seconds = backoff_seconds(failures)
-        return seconds * (1 + random.uniform(-JITTER, JITTER))  # noqa: S311 - not a secret
-
-    def _complain(self, why: str) -> None:
-        if why != self.trouble:
-            self._log(f"{self._engine.name}: {why}")
-        self.trouble = why
-
-    def _clear(self) -> None:
-        for handle in self._timers:
-            self._watcher.cancel(handle)
-        self._timers.clear()
-        if self._stream is not None:
-            self._stream.stop()
-            self._stream = None
-
-    def stop(self) -> None:
-        """Follow no more."""
-        self._stopped = True
-        self._clear()
-
-    def _poke(self) -> None:
-        if not self._again:
-            self._again = True
-            if not self._scanning:
-                self._call_in(SOON_SECONDS, self._scan)
-
-    def forget(self, name: str, seconds: float) -> None:
-        """Take note that what had this name has ended; the engine may say so later."""
-        if seconds:
-            self._call_in(seconds, lambda: self.forget(name, 0.0))
-            return
-        self._known.pop(name, None)
-        self._poke()
-
-    def rescan(self) -> None:
-        """Look at everything, for rules that are new."""
-        self._poke()
-
-    def want(self, rules: Sequence[FileRule]) -> None:
-        """Look for what these rules mean."""
-        self._names = {rule.jail for rule in rules if not rule.is_pattern}
-        self._patterns = [rule for rule in rules if rule.is_pattern]
-
-    def _wants(self, name: str) -> bool:
-        full = f"{self._engine.name}:{name}"
-        return full in self._names or any(rule.fits(full) for rule in self._patterns)
-
-    def _scan(self) -> None:
-        self._again = False
-        if self._scanning:
-            self._again = True
-            return
-        self._scanning = True
-        self._engine.scan(self._wants, self._scanned)
-
-    def _scanned(self, result: list[Found] | EngineError) -> None:
-        self._scanning = False
-        if self._stopped:
-            return
-        if isinstance(result, EngineError):
-            # What runs goes on running; its end is told by the kernel.
-            self._complain(str(result))
-            self._bad_answers += 1
-            self._call_in(self._jitter(self._bad_answers), self._poke)
-        else:
-            self.trouble, self._bad_answers = None, 0
-            self._compare({found.name: found for found in result})
-        if self._again:
-            self._call_in(SOON_SECONDS, self._scan)
-
-    def _compare(self, running: dict[str, Found]) -> None:
-        name = self._engine.name
-        known = {full.partition(":")[2] for full in self._owner.names_of(f"{name}:")}
-        for gone in sorted((known | self._known.keys()) - running.keys()):
-            self._known.pop(gone, None)
-            self._owner.gone(f"{name}:{gone}")
-        self._tries = {found: n for found, n in self._tries.items() if found in running.values()}
-        for found in running.values():
-            tried = self._tries.get(found, 0) >= MAX_TRIES
-            if self._known.get(found.name) != found and found not in self._asked and not tried:
-                self._asked.add(found)
-                confirm(self._backend, self._engine, found, self._confirmed(found))
-
-    def _confirmed(self, found: Found) -> Callable[[Jail | None, str], None]:
-        full = f"{self._engine.name}:{found.name}"
-
-        def answer(jail: Jail | None, why: str) -> None:
-            self._asked.discard(found)
-            if self._stopped:
-                if jail is not None:
-                    jail.close()
-            elif jail is None:
-                self._tries[found] = self._tries.get(found, 0) + 1
-                if self._tries[found] < MAX_TRIES:
-                    self._call_in(AGAIN_SECONDS, self._poke)
-                else:
-                    self._log(f"{shown(full)}: not taken: {why}")
-            else:
-                self._known[found.name] = found
-                self._owner.seen(full, jail)
-
-        return answer
-
-
-class EngineNames:
-    """Engines name the containers (Linux); each is followed while a rule needs it."""
-
-    def __init__(self, backend: Backend, owner: Owner, log: Log) -> None:
-        self._backend, self._owner, self._log = backend, owner, log
-        self._followers: dict[str, _Follower] = {}
-
-    def want(self, rules: Sequence[FileRule]) -> None:
-        """Follow the engines that they name."""
-        named = {rule.engine for rule in rules if rule.engine}
-        for name in sorted(self._followers.keys() - named):
-            self._followers.pop(name).stop()
-        for name in sorted(named):
-            follower = self._followers.get(name)
-            if follower is None:
-                engine = ENGINES[name](self._backend.watcher)
-                follower = _Follower(self._backend, engine, self._owner, self._log)
-                self._followers[name] = follower
-            else:
-                follower.rescan()
-            follower.want([rule for rule in rules if rule.engine == name])
-
-    def look(self, name: str, seconds: float) -> None:
-        """Let its engine be asked."""
-        engine, _, plain = name.partition(":")
-        if engine in self._followers:
-            self._followers[engine].forget(plain, seconds)
-
-    def find(self, text: str, answer: Answer) -> None:
-        """Ask the engine for ENGINE:NAME, the kernel for anything else."""
-        name, colon, plain = text.partition(":")
-        if not colon:
-            answer(_resolved(self._backend, text))
-            return
-        if name not in ENGINES:
-            known = ", ".join(ENGINES)
-            why = f"there is no engine {name[:80]!r}"
-            answer(NoSuchJail("attach", shown(text[:80]), why, f"there are {known}"))
-            return
-        if not NAME.fullmatch(plain):
-            answer(NoSuchJail("attach", shown(text[:80]), "no container can have this name"))
-            return
-        engine = ENGINES[name](self._backend.watcher)
-
-        def found(result: Found | EngineError | None) -> None:
-            if isinstance(result, EngineError):
-                answer(Refused("attach", text, str(result)))
-            elif result is None:
-                answer(NoSuchJail("attach", text, "no such container runs"))
-            else:
-                confirm(self._backend, engine, result, confirmed)
-
-        def confirmed(jail: Jail | None, why: str) -> None:
-            answer(jail or NoSuchJail("attach", text, why))
-
-        engine.lookup(plain, found)
-
-    def trouble(self, rule_jail: str) -> str | None:
-        """Say what is wrong with the engine."""
-        follower = self._followers.get(rule_jail.partition(":")[0])
-        return follower.trouble if follower else None
-
-    def stop(self) -> None:
-        """Follow nothing any more."""
-        for follower in self._followers.values():
-            follower.stop()
-        self._followers.clear()

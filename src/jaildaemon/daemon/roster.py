@@ -14,7 +14,8 @@ from jaildaemon.core.config import Configuration, FileRule
 from jaildaemon.core.fleet import Member, Stage
 from jaildaemon.core.lifecycle import Event, Phase
 from jaildaemon.core.rules import Rule
-from jaildaemon.daemon.names import EngineNames, KernelNames, Names
+from jaildaemon.daemon.followers import EngineNames
+from jaildaemon.daemon.names import KernelNames, Names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
