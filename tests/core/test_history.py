@@ -350,13 +350,8 @@ def test_its_next_jail_is_only_another_identity() -> None:
 
 
 def test_a_new_shape_of_a_rule_that_is_there_goes_on() -> None:
-    before = [
-        FILE_BOOT,
-        FILE_RULE,
-        of_bell("trigger"),
-        of_bell("start"),
-        of_bell("hold", reason="x"),
-    ]
+    before = [FILE_BOOT, FILE_RULE, of_bell("trigger"), of_bell("start")]
+    before.append(of_bell("hold", reason="x"))
     shape = {**FILE_RULE, "command": "false", "policy": {"limit": "1/1m"}}
     known = replayed([*before, shape]).rules["bell"]
     assert known.record["command"] == "false"

@@ -8,7 +8,7 @@ from jaildaemon.core.fleet import Fleet, Run, Stage
 from jaildaemon.core.lifecycle import Event, Phase
 from jaildaemon.core.limits import Limit
 from jaildaemon.core.reasons import ringing_others, why_not_armed
-from jaildaemon.core.rules import Policy, Respawn
+from jaildaemon.core.rules import Policy, Respawn, Rule
 from tests.core.made import AFTER, NOW, add, armed, at, ring
 
 WORDS = {
@@ -104,4 +104,12 @@ def test_of_a_jail_with_very_many_rules_nothing_is_said(monkeypatch: pytest.Monk
     two = [add(fleet, "A", "web"), add(fleet, "A", "web")]
     assert ringing_others(fleet.members.values()) == two
     add(fleet, "A", "web")
+    assert ringing_others(fleet.members.values()) == []
+
+
+def test_rules_that_wait_for_their_jails_ring_nobody() -> None:
+    fleet = Fleet("x")
+    for name in ("one", "two"):
+        rule = Rule(name, name, "BELL", "true", Policy(Respawn.AFTER), "rules.toml")
+        fleet.restore(rule, "", phase=Phase.WAITING)
     assert ringing_others(fleet.members.values()) == []
