@@ -229,7 +229,8 @@ def test_a_strangers_end_is_told_once_and_not_before(world: World) -> None:
     world.run_until(lambda: bool(told))
     watcher.call_in(0.01, lambda: quiet.append(True))
     world.run_until(lambda: len(quiet) == 2)
-    assert told in ([Death(None, None)], [Death(None, 0)])  # FreeBSD knows how it ended
+    # FreeBSD knows how it ended: a read(1) of sh that finds the end of its input fails.
+    assert told in ([Death(None, None)], [Death(None, 0)], [Death(None, 1)])
 
 
 def test_a_stranger_may_be_watched_twice(world: World) -> None:

@@ -6,6 +6,7 @@ import os
 import random
 import resource
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -30,7 +31,14 @@ STATUS = wire.call("org.jaildaemon.Status", {})
 def connect(daemon: Daemon) -> socket.socket:
     """Open a connection."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.connect(daemon.socket)
+    while True:
+        try:
+            sock.connect(daemon.socket)
+            break
+        except ConnectionRefusedError:
+            # FreeBSD refuses what the backlog has no room for, where Linux lets it wait.
+            assert sys.platform != "linux"
+            daemon.settled()
     sock.settimeout(10.0)
     return sock
 
