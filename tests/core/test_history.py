@@ -318,3 +318,11 @@ def test_a_trigger_that_waited_too_long_is_not_run(
     wall: float, steady: float, why: str | None
 ) -> None:
     assert may_replay(OpenRun("r1", 10_000.0, 500.0), 10_000.0 + wall, 500.0 + steady) == why
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400), float("inf"), "7", None, [1]])
+def test_a_number_that_no_float_can_hold_counts_as_none(number: Any) -> None:
+    history = replayed([{**BOOT, "last_id": number}, RULE, of("pid", pid=number)])
+    assert history.last_id == 1
+    stop: Record = {"kind": "break", "t": 1.0, "s": 1.0, "rule": "key", "began": number}
+    assert replayed([BOOT, stop]).breaks == {"key": [0.0]}
