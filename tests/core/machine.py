@@ -87,6 +87,17 @@ class FleetMachine(Effects, RuleBasedStateMachine):
         world.jail = "@web"
         self.perform(self.fleet.appear(world.member, "@web", self.now))
 
+    @precondition(lambda self: self.those(lambda w: w.lasting and w.visible))
+    @rule(data=st.data())
+    def jail_rings_on_its_way_out(self, data: st.DataObject) -> None:
+        # The steps that lead to it, at once.
+        world = self.some(data, self.those(lambda w: w.lasting and w.visible))
+        if world.probe == "arming":
+            self.arm(world)
+        world.leaving = True
+        self.report(world, Event.LEFT)
+        self.ring(world)
+
     @precondition(lambda self: self.those(lambda w: w.jail and not w.leaving and not w.ended))
     @rule(data=st.data())
     def jail_ends(self, data: st.DataObject) -> None:

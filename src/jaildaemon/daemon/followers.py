@@ -20,12 +20,12 @@ from jaildaemon.errors import JaildaemonError, NoSuchJail, Refused
 
 CALM_SECONDS = 60.0
 """A stream that lasted so long ends the row of failures."""
-AGAIN_SECONDS = 1.0
+AGAIN_SECONDS = (0.3, 1.0)
 """After a stream's begin: who subscribed may have missed what happened meanwhile."""
 SOON_SECONDS = 0.02
 """Of several events at once the first is waited out: one look for all."""
 JITTER = 0.2
-MAX_TRIES = 3
+MAX_TRIES = 4
 """To take a container that an engine tells of: one that is in no PID namespace of its
 own never will be."""
 
@@ -94,7 +94,8 @@ class _Follower:
             return
         self._call_in(CALM_SECONDS, self._forget_failures)
         self._scan()
-        self._call_in(AGAIN_SECONDS, self._scan)
+        for seconds in AGAIN_SECONDS:
+            self._call_in(seconds, self._scan)
 
     def _forget_failures(self) -> None:
         self._failures = 0
@@ -203,9 +204,10 @@ class _Follower:
                 if jail is not None:
                     jail.close()
             elif jail is None:
-                self._tries[found] = self._tries.get(found, 0) + 1
-                if self._tries[found] < MAX_TRIES:
-                    self._call_in(AGAIN_SECONDS, self._poke)
+                tries = self._tries[found] = self._tries.get(found, 0) + 1
+                if tries < MAX_TRIES:
+                    # It may be just starting: after 0.1 s, then 0.3 and 0.9.
+                    self._call_in(0.1 * 3 ** (tries - 1), self._poke)
                 else:
                     self._log(f"{shown(full)}: not taken: {why}")
             else:
