@@ -18,6 +18,7 @@ from jaildaemon.core.journal import (
     encode,
     may_replay,
 )
+from jaildaemon.core.limits import MAX_COUNT
 from tests.core.past import VALUES, replayed, said
 
 RULE: Record = {
@@ -326,3 +327,9 @@ def test_a_number_that_no_float_can_hold_counts_as_none(number: Any) -> None:
     assert history.last_id == 1
     stop: Record = {"kind": "break", "t": 1.0, "s": 1.0, "rule": "key", "began": number}
     assert replayed([BOOT, stop]).breaks == {"key": [0.0]}
+
+
+@pytest.mark.parametrize("policy", [{}, {"limit": "often"}, {"limit": 7}])
+def test_of_a_rule_whose_limit_cannot_be_read_every_trigger_counts(policy: Record) -> None:
+    history = replayed([BOOT, {**RULE, "policy": policy}])
+    assert history.rules["t1"].times.maxlen == MAX_COUNT
