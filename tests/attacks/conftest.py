@@ -12,6 +12,10 @@ if sys.platform == "linux":
     from tests.attacks.linux_fixtures import attacker, daemon, freezer, make_cage, make_naive
 
     __all__ = ["attacker", "daemon", "freezer", "make_cage", "make_naive"]
+else:
+    from tests.attacks.freebsd_rig import attacker, daemon, inside, jid, naive
+
+    __all__ = ["attacker", "daemon", "inside", "jid", "naive"]
 
 
 TALLY = pytest.StashKey[Tally]()
