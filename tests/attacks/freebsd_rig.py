@@ -91,7 +91,7 @@ def remove_jail(name: str | int) -> None:
 def attacker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the attacker."""
     if os.geteuid() != 0:
-        pytest.skip("cannot: only root may make jails")
+        pytest.skip("only root may make the jails: run the tests as root")
     program = tmp_path_factory.mktemp("attacker") / "fbsd_attacker"
     return build(program, *STRICT, HERE / "fbsd_attacker.c")
 

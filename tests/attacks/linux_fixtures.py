@@ -19,7 +19,7 @@ from tests.attacks.rig import HERE, STRICT, Daemon, Naive, build
 def attacker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the attacker."""
     if os.geteuid() != 0:
-        pytest.skip("cannot: only root may make the jails")
+        pytest.skip("only root may make the jails: run the tests as root")
     program = tmp_path_factory.mktemp("attacker") / "attacker"
     names = ("attacker.c", "attack_race.c", "attack_look.c", "attack_trace.c")
     return build(program, *STRICT, *(HERE / name for name in names))

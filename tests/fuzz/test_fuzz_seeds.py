@@ -22,9 +22,17 @@ HELPER = ROOT / "helper"
 RUNS = 20_000
 
 
+def need(program: str, package: str) -> str:
+    """Return where a program is; Linux can have each of them."""
+    found = shutil.which(program)
+    if found is None:
+        cannot = "" if sys.platform == "linux" else "cannot: "
+        pytest.skip(f"{cannot}{program} is missing; install the package {package}")
+    return found
+
+
 def test_the_analyzer_finds_nothing_in_the_helper(tmp_path: Path) -> None:
-    if shutil.which("gcc") is None:
-        pytest.skip("cannot: no gcc here")
+    need("gcc", "gcc")
     sources = ["params.c", "helper_linux.c"] if sys.platform == "linux" else ["params.c"]
     for name in sources:
         command = ["gcc", "-std=c11", "-O2", "-fanalyzer", "-Wall", "-Wextra", "-ffreestanding"]
@@ -38,8 +46,7 @@ def test_the_analyzer_finds_nothing_in_the_helper(tmp_path: Path) -> None:
 
 
 def test_the_analyzer_finds_something_where_there_is_something(tmp_path: Path) -> None:
-    if shutil.which("gcc") is None:
-        pytest.skip("cannot: no gcc here")
+    need("gcc", "gcc")
     bad = tmp_path / "bad.c"
     bad.write_text("#include <stdlib.h>\nint f(int *p){free(p);return *p;}\n", encoding="ascii")
     command = ["gcc", "-std=c11", "-O2", "-fanalyzer", "-c", "-o", str(tmp_path / "x.o"), str(bad)]
@@ -51,9 +58,7 @@ def test_the_analyzer_finds_something_where_there_is_something(tmp_path: Path) -
 
 
 def test_scan_build_finds_nothing_in_the_helper(tmp_path: Path) -> None:
-    clang = shutil.which("clang")
-    if clang is None:
-        pytest.skip("cannot: no clang here")
+    clang = need("clang", "clang")
     for name in ("params.c", "helper_linux.c"):
         if name == "helper_linux.c" and sys.platform != "linux":
             continue
@@ -68,9 +73,7 @@ def test_scan_build_finds_nothing_in_the_helper(tmp_path: Path) -> None:
 
 
 def _fuzzer(directory: Path, params: Path) -> Path:
-    clang = shutil.which("clang")
-    if clang is None:
-        pytest.skip("cannot: no clang here")
+    clang = need("clang", "clang")
     program = directory / f"fuzz_{params.parent.name}"
     sanitizers = "-fsanitize=fuzzer,address,undefined"
     # The target includes helper.h by its place: the mutated reader lies elsewhere.
@@ -79,7 +82,8 @@ def _fuzzer(directory: Path, params: Path) -> Path:
     command += ["-o", str(program), str(target), str(params)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "fuzzer" in done.stderr and done.returncode:
-        pytest.skip("cannot: this clang has no libFuzzer")
+        cannot = "" if sys.platform == "linux" else "cannot: "
+        pytest.skip(f"{cannot}libFuzzer is missing; install the package libclang-rt-dev")
     assert done.returncode == 0, done.stderr
     return program
 
@@ -127,8 +131,8 @@ def test_the_fuzzer_finds_a_bug_that_was_planted(bug: str, tmp_path: Path) -> No
 
 
 def test_the_kept_corpus_takes_every_branch_of_params(tmp_path: Path) -> None:
-    if shutil.which("gcc") is None or shutil.which("gcov") is None:
-        pytest.skip("gcc and gcov are missing; install the package gcc")
+    need("gcc", "gcc")
+    need("gcov", "gcc")
     main = tmp_path / "main.c"
     main.write_text(
         "#include <stdio.h>\n#include <stdlib.h>\n"
