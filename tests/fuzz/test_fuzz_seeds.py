@@ -130,7 +130,7 @@ def test_the_fuzzer_finds_a_bug_that_was_planted(bug: str, tmp_path: Path) -> No
     assert done.returncode != 0, "not found"
 
 
-def test_the_kept_corpus_takes_every_branch_of_params(tmp_path: Path) -> None:
+def test_the_kept_corpus_takes_every_branch_of_params(tmp_path: Path, figures: list[str]) -> None:
     need("gcc", "gcc")
     need("gcov", "gcc")
     main = tmp_path / "main.c"
@@ -154,14 +154,14 @@ def test_the_kept_corpus_takes_every_branch_of_params(tmp_path: Path) -> None:
     (file,) = [f for f in json.loads(done.stdout)["files"] if f["file"].endswith("params.c")]
     branches = [branch for line in file["lines"] for branch in line["branches"]]
     taken = sum(branch["count"] > 0 for branch in branches)
-    print(f"params.c: {taken} of {len(branches)} branches by {len(seeds)} seeds")
+    figures.append(f"params.c: {taken} of {len(branches)} branches by {len(seeds)} seeds")
     assert 0 < taken == len(branches)
 
 
 # --- wire.py ------------------------------------------------------------------------------
 
 
-def test_the_kept_corpus_takes_every_branch_of_wire(tmp_path: Path) -> None:
+def test_the_kept_corpus_takes_every_branch_of_wire(tmp_path: Path, figures: list[str]) -> None:
     program = ROOT / "tests" / "fuzz" / "wire_once.py"
     run = [sys.executable, "-m", "coverage"]
     measure = ["run", "--branch", "--include=*/jaildaemon/core/wire.py"]
@@ -170,7 +170,8 @@ def test_the_kept_corpus_takes_every_branch_of_wire(tmp_path: Path) -> None:
     subprocess.run([*run, "json", "-q", "-o", "c.json"], check=True, cwd=tmp_path)
     (file,) = json.loads((tmp_path / "c.json").read_text(encoding="ascii"))["files"].values()
     summary = file["summary"]
-    print(f"wire.py: {summary['covered_branches']} of {summary['num_branches']} branches")
+    found = f"{summary['covered_branches']} of {summary['num_branches']}"
+    figures.append(f"wire.py: {found} branches by {len(list((SEEDS / 'wire').iterdir()))} seeds")
     assert summary["percent_covered"] == 100
     assert summary["num_branches"] >= 12
 
