@@ -144,7 +144,8 @@ def test_the_final_state_as_seen_from_outside_on_freebsd(
     words = credentials.split()
     assert words[2:8] == ["0"] * 6  # effective, real and saved ids
     assert "C" in words[9]  # capability mode
-    command = ["ps", "-o", "ppid=,pgid=,sid=,tty=,jid=", "-p", str(pid)]
+    words = [word for name in ("ppid", "pgid", "sid", "tty", "jid") for word in ("-o", f"{name}=")]
+    command = ["ps", *words, "-p", str(pid)]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert told == [str(daemon.pid), str(pid), str(pid), "-", str(jid)]
     tally.attack("final state", 6, 0)

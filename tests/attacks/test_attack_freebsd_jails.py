@@ -115,7 +115,7 @@ def test_a_stopped_jail_stops_nothing_else(
     tally.note(f"probe stopped: another rule is served, median {sorted(figures)[2]:.0f} ms")
     tally.attack("probe stopped", 1, 0)
     assert inside.ask(f"kill {pid} {signal.SIGCONT:d}") == ["ok"]
-    daemon.wait_log(f"signal from jail {rule['jail']};")
+    daemon.wait_log(rf"\b{rule['id']}: signal from jail ")
     assert daemon.triggers() == 6
 
 
