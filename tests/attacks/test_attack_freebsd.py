@@ -19,7 +19,7 @@ from tests.attacks.freebsd_rig import Talker
 from tests.attacks.rig import Daemon
 from tests.attacks.tally import Tally
 
-TARGETS = 400
+TARGETS = 2000
 """How many probes the attacker must have seen."""
 AT_ONCE = 40
 NAIVE_MOST = 60
