@@ -144,6 +144,27 @@ churn(long times)
 	report();
 }
 
+/* The signal to all, and to each again as soon as it is there. */
+static void
+flood(int number)
+{
+	counts->ready = 1;
+	while (!counts->stop) {
+		kill(-1, number);
+		counts->attempts++;
+	}
+}
+
+/* Without any right but a user's. */
+static void
+kill_as(uid_t uid, pid_t pid, int number)
+{
+	if (setgid(uid) != 0 || setuid(uid) != 0)
+		say("setuid: %s", strerror(errno));
+	else
+		say("%s", kill(pid, number) ? strerror(errno) : "ok");
+}
+
 static void
 call_control(const char *path, const char *root)
 {
@@ -217,6 +238,10 @@ carry_out(char **word)
 		bomb(atol(word[1]));
 	else if (strcmp(word[0], "churn") == 0)
 		churn(atol(word[1]));
+	else if (strcmp(word[0], "flood") == 0)
+		flood(atoi(word[1]));
+	else if (strcmp(word[0], "kill-as") == 0)
+		kill_as((uid_t)pid, atoi(word[2]), atoi(word[3]));
 	else if (strcmp(word[0], "watch") == 0)
 		watch_tree();
 	else if (strcmp(word[0], "nest") == 0)

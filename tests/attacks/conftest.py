@@ -9,9 +9,13 @@ import pytest
 from tests.attacks.tally import Tally
 
 if sys.platform == "linux":
-    from tests.attacks.linux_fixtures import attacker, daemon, freezer, make_cage, make_naive
+    from tests.attacks.linux_fixtures import attacker, daemon, freezer, make_cage, make_naive, other
 
-    __all__ = ["attacker", "daemon", "freezer", "make_cage", "make_naive"]
+    __all__ = ["attacker", "daemon", "freezer", "make_cage", "make_naive", "other"]
+else:
+    from tests.attacks.freebsd_rig import attacker, daemon, inside, jid, naive
+
+    __all__ = ["attacker", "daemon", "inside", "jid", "naive"]
 
 
 TALLY = pytest.StashKey[Tally]()

@@ -5,12 +5,15 @@
  */
 #ifdef __FreeBSD__
 #include <sys/param.h>
+#include <sys/cpuset.h>
 #include <sys/uio.h>
 
 #include <sys/ktrace.h>
 #include <sys/mman.h>
 #include <sys/procctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/rtprio.h>
 #include <sys/sysctl.h>
 #include <sys/user.h>
 #include <sys/wait.h>
@@ -189,6 +192,35 @@ tell(const char *name, int won)
 		printf("lost %s %s\n", name, strerror(error));
 }
 
+/* By procfs(5), where the jail has one: text or memory of another process. */
+static int
+opens(const char *procfs, pid_t pid, const char *name)
+{
+	char path[1024], byte[256];
+	int fd, won;
+
+	snprintf(path, sizeof(path), "%s/%d/%s", procfs, (int)pid, name);
+	fd = open(path, O_RDONLY);
+	if (fd < 0)
+		return 0;
+	if (strcmp(name, "mem") == 0)
+		lseek(fd, 0x200000, SEEK_SET);
+	won = read(fd, byte, sizeof(byte)) > 0;
+	close(fd);
+	return won;
+}
+
+static void
+look_procfs(pid_t pid, const char *procfs)
+{
+	static const char *const names[] = { "mem", "map", "regs", "fpregs",
+		"dbregs" };
+
+	counts->seen++;
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		tell(names[i], opens(procfs, pid, names[i]));
+}
+
 static void
 look(pid_t pid)
 {
@@ -200,11 +232,33 @@ look(pid_t pid)
 	tell("kstack", reads(KERN_PROC_KSTACK, pid));
 	tell("cwd", reads(KERN_PROC_CWD, pid));
 	tell("sigtramp", reads(KERN_PROC_SIGTRAMP, pid));
+	tell("ps_strings", reads(KERN_PROC_PS_STRINGS, pid));
+	tell("rlimit", reads(KERN_PROC_RLIMIT, pid));
+	tell("ofiledesc", reads(KERN_PROC_OFILEDESC, pid));
+	tell("ovmmap", reads(KERN_PROC_OVMMAP, pid));
 	tell("ktrace", traces(pid));
 	tell("untrace", control(pid, PROC_TRACE_CTL, PROC_TRACE_CTL_ENABLE));
 	tell("protect", control(pid, PROC_SPROTECT, PPROT_SET));
 	tell("deathsig", control(pid, PROC_PDEATHSIG_CTL, SIGHUP));
 	tell("attach", attach(pid) == 1);
+}
+
+/* What root may do to its processes besides: it must neither ring nor silence. */
+static void
+nuisance(pid_t pid)
+{
+	struct rtprio idle = { RTP_PRIO_IDLE, 31 };
+	cpuset_t one;
+
+	CPU_ZERO(&one);
+	CPU_SET(0, &one);
+	tell("setpriority", setpriority(PRIO_PROCESS, pid, 20) == 0);
+	tell("rtprio", rtprio(RTP_SET, pid, &idle) == 0);
+	tell("affinity", cpuset_setaffinity(CPU_LEVEL_WHICH, CPU_WHICH_PID, pid,
+	    sizeof(one), &one) == 0);
+	tell("group", setpgid(pid, getpid()) == 0);
+	tell("reap", control(pid, PROC_REAP_ACQUIRE, 0));
+	tell("new_privs", control(pid, PROC_NO_NEW_PRIVS_CTL, 2));
 }
 
 static void
@@ -233,6 +287,10 @@ command(char **word)
 		race();
 	else if (strcmp(word[0], "look") == 0)
 		look(pid);
+	else if (strcmp(word[0], "procfs") == 0)
+		look_procfs(pid, word[2]);
+	else if (strcmp(word[0], "nuisance") == 0)
+		nuisance(pid);
 	else if (strcmp(word[0], "hold") == 0)
 		hold(pid);
 	else if (strcmp(word[0], "kill") == 0)

@@ -3,7 +3,9 @@
 
 import contextlib
 import os
+import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,15 +13,17 @@ import pytest
 
 assert sys.platform == "linux"
 
-from tests.attacks.cage import Cage, Plan
+from tests.attacks.cage import PLANS, Cage, Plan
 from tests.attacks.rig import HERE, STRICT, Daemon, Naive, build
+from tests.attacks.tally import Tally
+from tests.helper.parent import wait_readable
 
 
 @pytest.fixture(scope="session")
 def attacker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the attacker."""
     if os.geteuid() != 0:
-        pytest.skip("cannot: only root may make the jails")
+        pytest.skip("only root may make the jails: run the tests as root")
     program = tmp_path_factory.mktemp("attacker") / "attacker"
     names = ("attacker.c", "attack_race.c", "attack_look.c", "attack_trace.c")
     return build(program, *STRICT, *(HERE / name for name in names))
@@ -106,3 +110,45 @@ def freeze(group: Path, *, frozen: bool) -> None:
         if f"frozen {frozen:d}" in (group / "cgroup.events").read_text(encoding="ascii"):
             return
     raise AssertionError(new)
+
+
+class Bell:
+    """A rule in a jail of its own, whose command is heard."""
+
+    def __init__(self, cage: Cage, daemon: Daemon, fifo: Path) -> None:
+        os.mkfifo(fifo)
+        self.cage, self.daemon = cage, daemon
+        self._fd = os.open(fifo, os.O_RDWR)
+        self._command = f"echo x > {fifo}"
+        self._fifo = fifo
+
+    def ring(self) -> float:
+        """Arm, ring from inside, and return the milliseconds until it was heard."""
+        pid = self.daemon.attach(self.cage.init, "OTHER", command=self._command)
+        number = self.cage.number(pid)
+        began = time.perf_counter()
+        assert self.cage.ask(f"kill {number} {signal.SIGHUP:d}") == ["ok"]
+        wait_readable(self._fd)
+        os.read(self._fd, 64)
+        return (time.perf_counter() - began) * 1000
+
+    def close(self) -> None:
+        """Hear no more."""
+        os.close(self._fd)
+
+
+@pytest.fixture
+def other(make_cage: Make, daemon: Daemon, tmp_path: Path) -> Iterator[Bell]:
+    """Give another jail's rule."""
+    bell = Bell(make_cage(PLANS["docker"]), daemon, tmp_path / "heard")
+    yield bell
+    bell.close()
+
+
+def served(other: Bell, tally: Tally, what: str) -> None:
+    """Ring another jail's rule, which must be heard as ever."""
+    before = other.daemon.triggers()
+    figures = sorted(other.ring() for _ in range(5))
+    assert other.daemon.triggers() == before + 5
+    tally.note(f"{what}: another rule is served meanwhile, median {figures[2]:.1f} ms")
+    tally.attack(what, 1, 0)

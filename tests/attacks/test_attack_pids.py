@@ -67,6 +67,7 @@ def _children(pid: int) -> list[int]:
 
 
 LIMIT = 150
+WINDOW_SECONDS = 30 if os.environ.get("CI") else 0
 
 
 def test_a_fork_bomb_costs_the_daemon_nothing_and_is_named(
@@ -86,10 +87,15 @@ def test_a_fork_bomb_costs_the_daemon_nothing_and_is_named(
         failed = r"not armed, another try in .*a limit on processes is reached"
         daemon.wait_log(failed)
         began, used = time.monotonic(), daemon.cpu_seconds()
-        for _ in range(2):  # the tries themselves are the events
-            daemon.wait_log(failed)
-        share = (daemon.cpu_seconds() - used) / (time.monotonic() - began)
-        tally.note(f"fork bomb: the daemon takes {share:.2%} of a processor, and backs off")
+        tries = 0
+        while tries < 2 or time.monotonic() - began < WINDOW_SECONDS:
+            daemon.wait_log(failed)  # the tries themselves are the events
+            tries += 1
+        took = time.monotonic() - began
+        share = (daemon.cpu_seconds() - used) / took
+        tally.note(
+            f"fork bomb: the daemon takes {share:.2%} of a processor in {took:.0f} s, {tries} tries"
+        )
         assert share < 0.02
         other = make_cage(PLANS["docker"])
         os.kill(daemon.attach(other.init, "OTHER"), signal.SIGHUP)

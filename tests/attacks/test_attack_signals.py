@@ -5,8 +5,6 @@ import os
 import select
 import signal
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,13 +13,13 @@ if sys.platform != "linux":
     pytest.skip("cannot: the Linux attacker", allow_module_level=True)
 assert sys.platform == "linux"
 
-from tests.attacks.cage import PLANS, Cage
-from tests.attacks.linux_fixtures import Make, MakeNaive, freeze
+from tests.attacks.cage import PLANS
+from tests.attacks.linux_fixtures import Bell, Make, MakeNaive, freeze, served
 from tests.attacks.naive import RUNG
 from tests.attacks.rig import Daemon
 from tests.attacks.tally import Tally
 from tests.attacks.test_attack_proc import EXIT_GROUP, MACHINE
-from tests.helper.parent import status, wait_readable
+from tests.helper.parent import status
 
 HUP = signal.SIGHUP
 # A terminal's three do not stop who is alone in an orphaned group (setsid did that).
@@ -140,46 +138,6 @@ def test_what_root_may_do_to_its_processes_neither_rings_nor_silences(
 
 
 # --- probes that are held: the daemon serves the others --------------------------------
-
-
-class Bell:
-    """A rule in a jail of its own, whose command is heard."""
-
-    def __init__(self, cage: Cage, daemon: Daemon, fifo: Path) -> None:
-        os.mkfifo(fifo)
-        self.cage, self.daemon = cage, daemon
-        self._fd = os.open(fifo, os.O_RDWR)
-        self._command = f"echo x > {fifo}"
-        self._fifo = fifo
-
-    def ring(self) -> float:
-        """Arm, ring from inside, and return the milliseconds until it was heard."""
-        pid = self.daemon.attach(self.cage.init, "OTHER", command=self._command)
-        number = self.cage.number(pid)
-        began = time.perf_counter()
-        assert self.cage.ask(f"kill {number} {HUP:d}") == ["ok"]
-        wait_readable(self._fd)
-        os.read(self._fd, 64)
-        return (time.perf_counter() - began) * 1000
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-
-@pytest.fixture
-def other(make_cage: Make, daemon: Daemon, tmp_path: Path) -> Iterator[Bell]:
-    """Give another jail's rule."""
-    bell = Bell(make_cage(PLANS["docker"]), daemon, tmp_path / "heard")
-    yield bell
-    bell.close()
-
-
-def served(other: Bell, tally: Tally, what: str) -> None:
-    before = other.daemon.triggers()
-    figures = sorted(other.ring() for _ in range(5))
-    assert other.daemon.triggers() == before + 5
-    tally.note(f"{what}: another rule is served meanwhile, median {figures[2]:.1f} ms")
-    tally.attack(what, 1, 0)
 
 
 def test_a_stopped_probe_stops_nothing_else(

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""docs/attacks.md names tests that there are, and every test of an attack is named there."""
+"""SECURITY.md names tests that there are, every test of an attack, and every attack known."""
 
 import re
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
-PAGE = (TESTS.parent / "docs" / "attacks.md").read_text(encoding="utf-8")
+PAGE = (TESTS.parent / "SECURITY.md").read_text(encoding="utf-8")
+KNOWN = range(1, 34)
+"""The attacks that were collected beforehand."""
+ROW = re.compile(r"^\| (\d+) \| [^|]+ \| ([^|]+) \|$", re.MULTILINE)
+
 DEFINED = re.compile(r"^def (test_\w+)", re.MULTILINE)
 
 
@@ -28,3 +32,10 @@ def test_every_attack_is_on_the_page() -> None:
     # A test of the same name for the other system is named as `..._on_freebsd`.
     missing = {name.removesuffix("_on_freebsd") for name in attacks - own - labels}
     assert {name for name in missing if name not in PAGE} == set()
+
+
+def test_no_known_attack_is_forgotten() -> None:
+    rows = ROW.findall(PAGE)
+    assert [int(number) for number, _ in rows] == list(KNOWN)
+    for number, tests in rows:
+        assert re.search(r"`test_\w+`", tests), number

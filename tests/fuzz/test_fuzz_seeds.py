@@ -22,9 +22,17 @@ HELPER = ROOT / "helper"
 RUNS = 20_000
 
 
+def need(program: str, package: str) -> str:
+    """Return where a program is; Linux can have each of them."""
+    found = shutil.which(program)
+    if found is None:
+        cannot = "" if sys.platform == "linux" else "cannot: "
+        pytest.skip(f"{cannot}{program} is missing; install the package {package}")
+    return found
+
+
 def test_the_analyzer_finds_nothing_in_the_helper(tmp_path: Path) -> None:
-    if shutil.which("gcc") is None:
-        pytest.skip("cannot: no gcc here")
+    need("gcc", "gcc")
     sources = ["params.c", "helper_linux.c"] if sys.platform == "linux" else ["params.c"]
     for name in sources:
         command = ["gcc", "-std=c11", "-O2", "-fanalyzer", "-Wall", "-Wextra", "-ffreestanding"]
@@ -38,8 +46,7 @@ def test_the_analyzer_finds_nothing_in_the_helper(tmp_path: Path) -> None:
 
 
 def test_the_analyzer_finds_something_where_there_is_something(tmp_path: Path) -> None:
-    if shutil.which("gcc") is None:
-        pytest.skip("cannot: no gcc here")
+    need("gcc", "gcc")
     bad = tmp_path / "bad.c"
     bad.write_text("#include <stdlib.h>\nint f(int *p){free(p);return *p;}\n", encoding="ascii")
     command = ["gcc", "-std=c11", "-O2", "-fanalyzer", "-c", "-o", str(tmp_path / "x.o"), str(bad)]
@@ -51,9 +58,7 @@ def test_the_analyzer_finds_something_where_there_is_something(tmp_path: Path) -
 
 
 def test_scan_build_finds_nothing_in_the_helper(tmp_path: Path) -> None:
-    clang = shutil.which("clang")
-    if clang is None:
-        pytest.skip("cannot: no clang here")
+    clang = need("clang", "clang")
     for name in ("params.c", "helper_linux.c"):
         if name == "helper_linux.c" and sys.platform != "linux":
             continue
@@ -68,9 +73,7 @@ def test_scan_build_finds_nothing_in_the_helper(tmp_path: Path) -> None:
 
 
 def _fuzzer(directory: Path, params: Path) -> Path:
-    clang = shutil.which("clang")
-    if clang is None:
-        pytest.skip("cannot: no clang here")
+    clang = need("clang", "clang")
     program = directory / f"fuzz_{params.parent.name}"
     sanitizers = "-fsanitize=fuzzer,address,undefined"
     # The target includes helper.h by its place: the mutated reader lies elsewhere.
@@ -79,7 +82,8 @@ def _fuzzer(directory: Path, params: Path) -> Path:
     command += ["-o", str(program), str(target), str(params)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "fuzzer" in done.stderr and done.returncode:
-        pytest.skip("cannot: this clang has no libFuzzer")
+        cannot = "" if sys.platform == "linux" else "cannot: "
+        pytest.skip(f"{cannot}libFuzzer is missing; install the package libclang-rt-dev")
     assert done.returncode == 0, done.stderr
     return program
 
@@ -126,9 +130,9 @@ def test_the_fuzzer_finds_a_bug_that_was_planted(bug: str, tmp_path: Path) -> No
     assert done.returncode != 0, "not found"
 
 
-def test_the_kept_corpus_takes_every_branch_of_params(tmp_path: Path) -> None:
-    if shutil.which("gcc") is None or shutil.which("gcov") is None:
-        pytest.skip("gcc and gcov are missing; install the package gcc")
+def test_the_kept_corpus_takes_every_branch_of_params(tmp_path: Path, figures: list[str]) -> None:
+    need("gcc", "gcc")
+    need("gcov", "gcc")
     main = tmp_path / "main.c"
     main.write_text(
         "#include <stdio.h>\n#include <stdlib.h>\n"
@@ -150,14 +154,14 @@ def test_the_kept_corpus_takes_every_branch_of_params(tmp_path: Path) -> None:
     (file,) = [f for f in json.loads(done.stdout)["files"] if f["file"].endswith("params.c")]
     branches = [branch for line in file["lines"] for branch in line["branches"]]
     taken = sum(branch["count"] > 0 for branch in branches)
-    print(f"params.c: {taken} of {len(branches)} branches by {len(seeds)} seeds")
+    figures.append(f"params.c: {taken} of {len(branches)} branches by {len(seeds)} seeds")
     assert 0 < taken == len(branches)
 
 
 # --- wire.py ------------------------------------------------------------------------------
 
 
-def test_the_kept_corpus_takes_every_branch_of_wire(tmp_path: Path) -> None:
+def test_the_kept_corpus_takes_every_branch_of_wire(tmp_path: Path, figures: list[str]) -> None:
     program = ROOT / "tests" / "fuzz" / "wire_once.py"
     run = [sys.executable, "-m", "coverage"]
     measure = ["run", "--branch", "--include=*/jaildaemon/core/wire.py"]
@@ -166,7 +170,8 @@ def test_the_kept_corpus_takes_every_branch_of_wire(tmp_path: Path) -> None:
     subprocess.run([*run, "json", "-q", "-o", "c.json"], check=True, cwd=tmp_path)
     (file,) = json.loads((tmp_path / "c.json").read_text(encoding="ascii"))["files"].values()
     summary = file["summary"]
-    print(f"wire.py: {summary['covered_branches']} of {summary['num_branches']} branches")
+    found = f"{summary['covered_branches']} of {summary['num_branches']}"
+    figures.append(f"wire.py: {found} branches by {len(list((SEEDS / 'wire').iterdir()))} seeds")
     assert summary["percent_covered"] == 100
     assert summary["num_branches"] >= 12
 

@@ -25,6 +25,9 @@ NOTE_JAIL_CHILD, NOTE_JAIL_REMOVE = 0x80000000, 0x10000000
 
 def death_of(status: int) -> Death:
     """Return how a process with this wait(2) status ended."""
+    # The macros take these two for a stop and for exit 0, but kill(2) knows 128 signals.
+    if status in (127, 128):
+        return Death(status, None)
     if os.WIFSIGNALED(status):
         return Death(os.WTERMSIG(status), None)
     return Death(None, os.WEXITSTATUS(status))

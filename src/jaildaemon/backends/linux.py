@@ -321,13 +321,15 @@ class LinuxBackend(Backend):
         for kind, words in (("pid", "another PID namespace"), ("user", "another user namespace")):
             if namespace(pid, kind) != namespace("self", kind):
                 return f"it is in {words}"
-        ours, theirs = os.stat("/proc/self/root"), os.stat(f"/proc/{pid}/root")
-        if (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino):
-            return "it has another root directory"
         # A container with the host's PID namespace and file system may chroot to
         # our very root.  Its uid 0 is no root: it lacks what it takes to do as we do.
         caps = int(status(pid, "CapEff")[0], 16)
         signal.pidfd_send_signal(pidfd, 0)  # still the same: what was read was its
         if uid == 0 and not caps & CAP_SYS_ADMIN:
             return "it is root without CAP_SYS_ADMIN, as in a container"
+        # Last, for a file system of the caller's own (FUSE) may never answer.
+        ours, theirs = os.stat("/proc/self/root"), os.stat(f"/proc/{pid}/root")
+        signal.pidfd_send_signal(pidfd, 0)
+        if (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino):
+            return "it has another root directory"
         return None
