@@ -292,6 +292,7 @@ def test_the_unit_lets_commands_live_and_do_their_work() -> None:
         "Type": "forking",
         "PIDFile": "/run/jaildaemon.pid",
         "ExecStart": "/usr/local/bin/jaildaemon -D -p /run/jaildaemon.pid",
+        "ExecReload": "/usr/local/bin/jaildaemon reload",
         "Restart": "on-failure",
         "KillMode": "process",
         "OOMPolicy": "continue",

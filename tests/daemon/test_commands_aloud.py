@@ -41,7 +41,8 @@ def tell(daemon: Daemon, jail: str) -> Callable[..., str]:
         assert done.returncode == code, text
         for pattern, word in VARIES:
             text = re.sub(pattern, word, text)
-        return re.sub(rf"\b{jail}\b", "JAIL", text).replace(str(daemon.socket), "SOCKET")
+        text = text.replace(str(daemon.socket), "SOCKET")
+        return re.sub(rf"(?<!run )\b{jail}\b(?! at once)", "JAIL", text)
 
     return told
 

@@ -105,8 +105,9 @@ def test_a_second_rule_finds_the_same_jail_by_name_and_by_jid(
     assert all("may ring" in rule["reason"] for rule in daemon.rules())
 
 
+@pytest.mark.parametrize("restarted", [False, True], ids=["", "after a restart"])
 def test_a_jail_that_does_not_persist_ends_with_its_last_process(
-    place: Place, daemon: Daemon, bell: Bell
+    place: Place, daemon: Daemon, bell: Bell, *, restarted: bool
 ) -> None:
     name = place.name("jaildaemon_")
     place.note("run", "jail", "-r", name)
@@ -121,6 +122,8 @@ def test_a_jail_that_does_not_persist_ends_with_its_last_process(
         made.stdin.flush()
         assert made.stdout.read(1) == b"\n"  # cat stands in its jail
         assert daemon.attach(bell.command(), name, "LAST", "-r").returncode == 0
+        if restarted:
+            assert daemon.cli("restart").returncode == 0
     daemon.wait_rule_gone("LAST")
     jls = ["jls", "-j", name]
     daemon.wait_until(

@@ -259,8 +259,15 @@ class Backend(abc.ABC):
         """Return what tells this boot of the system from any other."""
 
     @abc.abstractmethod
-    def recover(self, identity: dict[str, object]) -> Jail:
-        """Return the very jail that had this identity in this boot; NoSuchJail says why not."""
+    def recover(self, identity: dict[str, object], probe: int | None = None) -> Jail:
+        """Return the very jail that had this identity in this boot; NoSuchJail says why not.
+
+        `probe` is a child of ours, not reaped, that was verified to be in that jail.
+        """
+
+    @abc.abstractmethod
+    def adopt(self, jail: Jail, pid: int) -> None:
+        """Take note of a probe that stood in `jail` before the daemon replaced itself by exec."""
 
     @abc.abstractmethod
     def watch_end(self, jail: Jail, ended: Callable[[], None]) -> Callable[[], None]:

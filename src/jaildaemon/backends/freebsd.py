@@ -85,9 +85,9 @@ class FreeBSDBackend(Backend):
         seconds, microseconds = start_since_boot(libc.process(INIT_PID))
         return f"init+{seconds}.{microseconds}"
 
-    def recover(self, identity: dict[str, object]) -> FreeBSDJail:
+    def recover(self, identity: dict[str, object], probe: int | None = None) -> FreeBSDJail:
         """Find the jail of this jid, name and path that still has one of its processes."""
-        return self._jails.recover(identity)
+        return self._jails.recover(identity, probe)
 
     def jail_names(self) -> list[str]:
         """Return what jls(8) shows, without the children of jails."""
@@ -156,6 +156,11 @@ class FreeBSDBackend(Backend):
     def probe_reported(self, jail: Jail, untrusted_pid: int) -> int:  # noqa: ARG002
         """Refuse: the helper is the probe, and reports no pid."""
         raise ArmingError("attach", jail.name, "the helper reported a pid, and has none to report")
+
+    def adopt(self, jail: Jail, pid: int) -> None:
+        """Know the probe as one that moved in."""
+        assert isinstance(jail, FreeBSDJail)
+        self._jails.house(jail.prison, pid)
 
     def verify(self, jail: Jail, pid: int) -> None:
         """Check that the probe is our child, in the jail, and that it is the very same jail."""

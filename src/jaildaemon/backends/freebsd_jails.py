@@ -226,7 +226,7 @@ class Jails:
             return {}  # then a later daemon will not know it again
         return {p.pid: start_since_boot(p) for p in found[:WITNESSES]}
 
-    def recover(self, identity: dict[str, object]) -> FreeBSDJail:
+    def recover(self, identity: dict[str, object], probe: int | None = None) -> FreeBSDJail:
         """Find the very jail of this identity, in this boot; NoSuchJail says why not."""
         jid, witnesses = identity.get("jid"), identity.get("witnesses")
         if not (isinstance(jid, int) and 0 < jid <= JAIL_MAX and _are_witnesses(witnesses)):
@@ -234,6 +234,8 @@ class Jails:
         jail = self.resolve(str(jid))
         prison = jail.prison
         same = (prison.name, prison.path) == (identity.get("name"), identity.get("path"))
+        if same and probe is not None and self._is_home(prison, probe):
+            return jail
         if same and any(_lives(pid, (sec, usec), prison.jid) for pid, sec, usec in witnesses):
             return jail
         jail.close()
@@ -267,6 +269,18 @@ class Jails:
         if prison.desc < 0 and prison.verified and not self._proven(prison):
             why = "no process of it is left to tell it from a later jail of the same jid"
             raise JailLost("attach", jail.name, why, "if it is the same, ask for the rule again")
+        self.house(prison, pid)
+
+    def _is_home(self, prison: Prison, pid: int) -> bool:
+        """Say whether our child `pid` is in the jail of this jid, which it then has held."""
+        try:
+            process = libc.process(pid)
+        except OSError:
+            return False
+        return process.ppid == self._pid and process.jid == prison.jid
+
+    def house(self, prison: Prison, pid: int) -> None:
+        """Take note that our probe `pid`, which is proven to be in the jail, holds it."""
         if not prison.probes:
             prison.pinned_since = time.monotonic()
         prison.verified = True

@@ -128,8 +128,9 @@ class LinuxBackend(Backend):
         """Return /proc/sys/kernel/random/boot_id (random(4))."""
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
-    def recover(self, identity: dict[str, object]) -> LinuxJail:
+    def recover(self, identity: dict[str, object], probe: int | None = None) -> LinuxJail:
         """Find the init with that pid and that start time."""
+        del probe  # the two are proof enough
         pid, start = identity.get("pid"), identity.get("start")
         try:
             if not isinstance(pid, int) or start_time(pid) != start:
@@ -230,6 +231,9 @@ class LinuxBackend(Backend):
             why = "the helper reported a process that is not ours"
             raise ArmingError("attach", jail.name, why) from None
         return untrusted_pid
+
+    def adopt(self, jail: Jail, pid: int) -> None:
+        """Do nothing: nothing is kept of a jail's probes."""
 
     def verify(self, jail: Jail, pid: int) -> None:
         """Check that the probe is in the jail's PID namespace, and the jail is alive."""

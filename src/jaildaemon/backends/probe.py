@@ -68,6 +68,7 @@ class Probe:
     def adopt(self, pid: int) -> None:
         """Take up a probe that was armed before the daemon replaced itself by exec."""
         self.pid, self._armed = pid, True
+        self._backend.adopt(self._jail, pid)  # before its end may be told
         self._watch(pid)
 
     def kill(self) -> None:

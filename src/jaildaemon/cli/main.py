@@ -70,7 +70,12 @@ def main(arguments: list[str] | None = None) -> int:
             sys.stderr.write(f"jaildaemon: {shown(line)}\n")
         return error.exit_code
     except BrokenPipeError:
-        return 1  # who read our output has had enough
+        # Who read our output has had enough.  What is still to be written goes nowhere,
+        # or the interpreter would complain of it at its end (sys.exit, status 120).
+        null_fd = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null_fd, 1)
+        os.close(null_fd)
+        return 1
     except KeyboardInterrupt:
         return 130
 

@@ -76,7 +76,7 @@ class _Recovery:
         except (JaildaemonError, TypeError, KeyError) as error:
             self._drop(f"its record cannot be used: {error}")
             return []
-        jail = self._jail()
+        jail = self._jail(probe_pid)
         if rule.lasting:
             expected = hub.roster.expected(rule.id, rule.jail)
             if expected is not None and not known.gone:
@@ -164,11 +164,11 @@ class _Recovery:
             str(record.get("source", TRANSIENT)),
         )
 
-    def _jail(self) -> Jail | None:
+    def _jail(self, probe_pid: int | None) -> Jail | None:
         identity = self._known.record.get("identity")
         try:
             return self._hub.share(
-                self._hub.backend.recover(identity if isinstance(identity, dict) else {})
+                self._hub.backend.recover(identity if isinstance(identity, dict) else {}, probe_pid)
             )
         except JaildaemonError as error:
             self._why = str(error)
