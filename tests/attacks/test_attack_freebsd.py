@@ -2,6 +2,7 @@
 """Attacks 1, 2, 3, 5, 6 on FreeBSD: CVE-2020-25582 and its like, by root of a jail."""
 
 import contextlib
+import ctypes
 import os
 import re
 import signal
@@ -126,10 +127,24 @@ def test_procstat_in_the_jail_shows_no_descriptor_map_or_environment(
     tally.attack("procstat", 4, len(shown), str(shown))
 
 
+P_PID, PROC_TRACE_STATUS = 0, 8  # sys/wait.h, sys/procctl.h
+
+
+def _trace_status(pid: int) -> int:
+    """Return what procctl(2) says: -1 of what nobody may trace, 0 of what nobody traces."""
+    libc, found = ctypes.CDLL(None, use_errno=True), ctypes.c_int(99)
+    number = ctypes.c_int64(pid)
+    assert libc.procctl(P_PID, number, PROC_TRACE_STATUS, ctypes.byref(found)) == 0
+    return found.value
+
+
 def test_the_final_state_as_seen_from_outside_on_freebsd(
-    jid: int, daemon: Daemon, tally: Tally
+    jid: int, naive: Talker, daemon: Daemon, tally: Tally
 ) -> None:
     """From the daemon's own arming: attack 1 with a parent that leaks."""
+    naives = int(naive.asked("arm"))
+    assert _trace_status(naives) == 0
+    naive.asked(f"kill {naives}")
     pid = daemon.attach(jid, "BELL")
 
     def shown(*option: str) -> list[str]:
@@ -144,11 +159,12 @@ def test_the_final_state_as_seen_from_outside_on_freebsd(
     words = credentials.split()
     assert words[2:8] == ["0"] * 6  # effective, real and saved ids
     assert "C" in words[9]  # capability mode
+    assert _trace_status(pid) == -1  # P2_NOTRACE
     words = [word for name in ("ppid", "pgid", "sid", "tty", "jid") for word in ("-o", f"{name}=")]
     command = ["ps", *words, "-p", str(pid)]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert told == [str(daemon.pid), str(pid), str(pid), "-", str(jid)]
-    tally.attack("final state", 6, 0)
+    tally.attack("final state", 7, 0)
 
 
 def test_a_held_naive_probe_hangs_and_ours_cannot_be_held(
