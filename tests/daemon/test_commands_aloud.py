@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from jaildaemon import __version__
-from jaildaemon.cli import doctor
+from jaildaemon.cli import doctor, logview
 from tests.daemon.conftest import need_root
 from tests.daemon.product import JAILDAEMON, LONGEST_SECONDS, Daemon, Lines, run, wait_until
 
@@ -360,3 +360,9 @@ def test_who_has_read_enough_is_no_error(daemon: Daemon, jail: str) -> None:
         assert process.wait(LONGEST_SECONDS) == 1
         assert process.stderr is not None
         assert process.stderr.read() == b""
+
+
+def test_a_rule_that_is_called_as_its_jail_and_title_is_named_once() -> None:
+    entry = {"time": "2026-11-25T22:28:02.000Z", "kind": "armed", "rule": "docker:web/BELL"}
+    entry |= {"jail": "docker:web", "title": "BELL"}
+    assert logview.Lines().of(entry) == ["2026-11-25 22:28:02 docker:web/BELL: armed"]

@@ -35,7 +35,8 @@ def _rule(entry: Entry) -> str:
     name = shown(entry.get("jail", ""))
     if "title" in entry:
         name = f"{name}/{shown(entry['title'])}"
-    return f"{shown(entry['rule'])} {name}".strip() + ":"
+    rule = shown(entry["rule"])
+    return f"{rule}:" if name in ("", rule) else f"{rule} {name}:"
 
 
 def _decision(entry: Entry) -> str:
