@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from jaildaemon.core.config import Configuration
-from jaildaemon.daemon import config
+from jaildaemon.daemon import config, service
 from jaildaemon.daemon.config import Files
 from tests.daemon.conftest import need_root
 from tests.daemon.product import Client, Daemon, run
@@ -220,6 +220,21 @@ def test_check_says_everything_and_ends_with_six(safe: Path) -> None:
     assert lines[1].startswith(f"{label}: limit: '10' is neither")
     assert lines[2] == f"{label}: name: is the name of another rule, in {path}: give each its own"
     assert lines[3].startswith(f"warning: {label}: title: overlaps")
+
+
+def test_the_systems_files_are_those_of_the_daemon_at_the_default_socket(
+    safe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(safe / "a.toml")
+    monkeypatch.delenv("JAILDAEMON_CONFIG", raising=False)
+    monkeypatch.setattr(service, "configuration", lambda: (str(path), ENGINES))
+    first = service.Places("/pid", "/socket", None, "/socket")
+    assert len(first.load("start").configuration.rules) == 1
+    # Two daemons that read the same would both run a command for one signal.
+    second = service.Places("/pid", "/other", None, "/socket")
+    assert second.load("start").configuration == Configuration()
+    named = service.Places("/pid", "/other", None, "/socket", str(path))
+    assert len(named.load("start").configuration.rules) == 1
 
 
 def test_check_of_what_is_well_is_one_line(safe: Path) -> None:

@@ -60,7 +60,8 @@ def _daemon(directory: Path) -> Iterator[str]:
     socket = str(directory / "pipe")
     arguments = ["-D", "-F", "-f", socket, "-p", str(directory / "pid")]
     arguments += ["--state-dir", str(directory / "state")]
-    daemon = subprocess.Popen([*SELF, *arguments], stderr=subprocess.PIPE, text=True)
+    env = {name: value for name, value in os.environ.items() if name != "JAILDAEMON_CONFIG"}
+    daemon = subprocess.Popen([*SELF, *arguments], stderr=subprocess.PIPE, text=True, env=env)
     assert daemon.stderr is not None
     try:
         first = daemon.stderr.readline().strip()

@@ -30,7 +30,10 @@ BARE = {"cooldown", "timeout", "settle"}
 
 @attrs.frozen
 class Files:
-    """Which files are read: a named one alone, or the default and the directory beside it."""
+    """Which files are read: a named one alone, or the default and the directory beside it.
+
+    With the path "", none.
+    """
 
     path: str
     named: bool
@@ -65,8 +68,8 @@ class _Reader:
     def names(self) -> list[str]:
         """Return the files that there are, the directory's in the order of their names."""
         main = self._files.path
-        if self._files.named:
-            return [main]
+        if self._files.named or not main:
+            return [main] if main else []
         directory = main.removesuffix(".toml") + ".d"
         try:
             found = sorted(os.listdir(directory))

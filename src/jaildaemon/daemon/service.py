@@ -239,7 +239,11 @@ class Places:
 
     def load(self, what: str) -> "Loaded":
         """Read the rules in files; BadConfiguration."""
-        files = config.Files.of(self.config, *configuration())
+        default, engines = configuration()
+        if self.socket != self.default_socket:
+            # The default files are the default daemon's: two would each ring for one signal.
+            default = ""
+        files = config.Files.of(self.config, default, engines)
         return Loaded(files, config.load(files, what))
 
     def take(self, backend: Backend, stack: contextlib.ExitStack) -> "Held":
