@@ -220,6 +220,9 @@ class Jails:
 
     def witnesses(self, prison: Prison) -> dict[int, Start]:
         """Return some of the jail's processes, by which a later daemon can know it again."""
+        if not prison.probes:
+            # What has just been made has no process in a list of before.
+            prison.pinned_since = time.monotonic()
         try:
             found = sorted(self.others(prison), key=lambda p: p.start)
         except OSError:
