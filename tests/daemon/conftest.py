@@ -58,7 +58,7 @@ def jail() -> Iterator[str]:
         yield str(made.init)
         made.close()
     else:
-        other = PersistentJail()
+        other = PersistentJail(lived_in=True)
         yield str(other.jid)
         other.close()
 

@@ -213,8 +213,17 @@ class Daemon:
             assert data, "the daemon died:\n" + "\n".join(self.log[-40:])
             self._take(data)
 
+    def _drain(self) -> None:
+        pipe = None if self._process is None else self._process.stderr
+        while pipe is not None and not pipe.closed and select.select([pipe], [], [], 0)[0]:
+            data = os.read(pipe.fileno(), 65536)
+            if not data:
+                return
+            self._take(data)
+
     def settled(self) -> None:
         """Return when the daemon has taken up everything that happened before this call."""
+        self._drain()  # a log that nobody reads loses lines
         os.kill(self.pid, signal.SIGUSR1)
         self.wait("status: ")
 
@@ -226,6 +235,7 @@ class Daemon:
 
     def attach(self, jail: str, command: str, title: str | None = None, **policy: object) -> str:
         """Arm a rule; return its id."""
+        self._drain()
         wish: dict[str, object] = {"command": command, "jail": jail}
         if title is not None:
             wish["title"] = title
