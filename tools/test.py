@@ -13,7 +13,7 @@ import tempfile
 PYTEST = [sys.executable, "-m", "pytest"]
 CORE = ["tests/core", "--cov=jaildaemon.core", "--cov-branch", "--cov-fail-under=100", "-q"]
 KERNEL = ["tests/kernel", "tests/helper"]
-ATTACKS = ["tests/attacks", "tests/daemon", "tests/contract"]
+ATTACKS = ["tests/attacks", "tests/daemon", "tests/contract", "tests/engines", "tests/fuzz"]
 REST = [f"--ignore={part}" for part in ("tests/core", *KERNEL, *ATTACKS)]
 
 
