@@ -101,12 +101,15 @@ bomb(long limit)
 	counts->attempts = made;
 	counts->wins = error;
 	counts->ready = 1;
-	/* What is killed is replaced at once. */
+	/*
+	 * What is killed is replaced at once; and no more than that, or it would be
+	 * the whole host that has no process left, the other tests included.
+	 */
 	while (!counts->stop)
-		if (fork() == 0)
+		if (waitpid(-1, NULL, WNOHANG) <= 0)
+			usleep(1000);
+		else if (fork() == 0)
 			pause();
-		else
-			waitpid(-1, NULL, WNOHANG);
 }
 
 /* The tree of the jail is mined: whatever is opened in it is seen. */
