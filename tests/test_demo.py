@@ -72,6 +72,8 @@ def test_ended_at_any_step_it_leaves_nothing(
         text=True,
         # A group of its own, as at a terminal: Ctrl-C hits every process of it.
         start_new_session=True,
+        # And it is not ignored, as it is by what a shell runs in the background.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - one thread
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     assert demo.stdout is not None
