@@ -14,6 +14,8 @@ EXIT_CODES = {
     5: "Not permitted.",
     6: "check or doctor found something.",
 }
+FOUND_SOMETHING = 6
+"""No error: what `check` and `doctor` return."""
 
 
 class JaildaemonError(Exception):

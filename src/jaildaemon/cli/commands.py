@@ -9,12 +9,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from jaildaemon.cli import client, options, views
+from jaildaemon.errors import FOUND_SOMETHING
 
 SHAPE = 1
 """Of what --json prints, as docs/protocol.md has it."""
 FOLLOWED = 10
 """What `log -F` shows of the past, as tail(1) does."""
-FOUND_SOMETHING = 6
 
 
 def _json(parameters: dict[str, object], indent: int | None = 2) -> None:

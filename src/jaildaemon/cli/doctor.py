@@ -17,12 +17,11 @@ from jaildaemon.cli import client, options
 from jaildaemon.core.text import process_title
 from jaildaemon.daemon.commands import PATH
 from jaildaemon.daemon.files import state_directory
-from jaildaemon.errors import JaildaemonError
+from jaildaemon.errors import FOUND_SOMETHING, JaildaemonError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FOUND_SOMETHING = 6
 ENGINES = {"docker": "docker", "podman": "podman", "lxc-info": "LXC", "machinectl": "nspawn"}
 ENGINES |= {"runc": "runc", "crun": "crun", "jail": "FreeBSD's jails"}
 AS_ROOT = "run this as root"

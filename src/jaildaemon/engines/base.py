@@ -301,6 +301,27 @@ class Engine(abc.ABC):
     def lookup(self, name: str, done: LookedUp) -> None:
         """Say which running container has this name: None where there is none."""
 
+    def look_up_all(self, names: list[str], done: Scanned) -> None:
+        """Look each name up, one after the other; those that run are what a scan found."""
+        containers: list[Found] = []
+
+        def ask_next(left: list[str]) -> None:
+            if not left:
+                done(containers)
+                return
+
+            def answered(answer: Found | EngineError | None) -> None:
+                if isinstance(answer, EngineError):
+                    done(answer)
+                    return
+                if answer is not None:
+                    containers.append(answer)
+                ask_next(left[1:])
+
+            self.lookup(left[0], answered)
+
+        ask_next(names)
+
     @abc.abstractmethod
     def watch(self, poke: Callable[[], None], ended: Callable[[str], None]) -> Stream:
         """Call `poke` when one may have started, ended or changed its name; EngineError.

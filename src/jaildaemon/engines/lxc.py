@@ -8,7 +8,6 @@ from jaildaemon.engines.base import (
     Engine,
     EngineError,
     EventStream,
-    Found,
     LookedUp,
     Scanned,
     Stream,
@@ -23,29 +22,13 @@ class Lxc(Engine):
 
     def scan(self, wants: Callable[[str], bool], done: Scanned) -> None:
         """List those that run, then ask for each pid, one after the other."""
-        containers: list[Found] = []
 
         def listed(answer: str | EngineError) -> None:
             if isinstance(answer, EngineError):
                 done(answer)
                 return
             names = [n for n in answer.split() if NAME.fullmatch(n) and wants(n)]
-            ask_next(names)
-
-        def ask_next(names: list[str]) -> None:
-            if not names:
-                done(containers)
-                return
-
-            def answered(answer: Found | EngineError | None) -> None:
-                if isinstance(answer, EngineError):
-                    done(answer)
-                    return
-                if answer is not None:
-                    containers.append(answer)
-                ask_next(names[1:])
-
-            self.lookup(names[0], answered)
+            self.look_up_all(names, done)
 
         self.ask(["lxc-ls", "-1", "--active"], listed)
 

@@ -7,7 +7,6 @@ from jaildaemon.engines.base import (
     NAME,
     Engine,
     EngineError,
-    Found,
     LookedUp,
     Scanned,
     Stream,
@@ -25,7 +24,6 @@ class Nspawn(Engine):
 
     def scan(self, wants: Callable[[str], bool], done: Scanned) -> None:
         """List the machines that are containers, then ask for each one's leader."""
-        containers: list[Found] = []
 
         def listed(answer: str | EngineError) -> None:
             if isinstance(answer, EngineError):
@@ -33,22 +31,7 @@ class Nspawn(Engine):
                 return
             rows = [line.split() for line in answer.splitlines()]
             names = [row[0] for row in rows if row[1:2] == ["container"]]
-            ask_next([n for n in names if NAME.fullmatch(n) and wants(n)])
-
-        def ask_next(names: list[str]) -> None:
-            if not names:
-                done(containers)
-                return
-
-            def answered(answer: Found | EngineError | None) -> None:
-                if isinstance(answer, EngineError):
-                    done(answer)
-                    return
-                if answer is not None:
-                    containers.append(answer)
-                ask_next(names[1:])
-
-            self.lookup(names[0], answered)
+            self.look_up_all([n for n in names if NAME.fullmatch(n) and wants(n)], done)
 
         self.ask(["machinectl", "list", "--no-legend", "--no-pager"], listed)
 
