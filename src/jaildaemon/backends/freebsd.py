@@ -60,6 +60,7 @@ class FreeBSDBackend(Backend):
 
     signals: ClassVar[dict[str, int]] = {"HUP": signal.SIGHUP, "USR1": signal.SIGUSR1}
     state_directory = "/var/db/jaildaemon"
+    spawns_sessions = False
 
     def __init__(self, helper: Path) -> None:
         check_helper(helper)
@@ -202,7 +203,7 @@ class FreeBSDBackend(Backend):
         """Return none: the helper is the probe, so its pid is known from the start."""
         return []
 
-    def first_limits(self) -> contextlib.AbstractContextManager[None]:
+    def first_limits(self, *, room: bool = False) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
         """Do nothing: we raise no limit of our own, for an armed probe costs no descriptor."""
         return contextlib.nullcontext()
 
