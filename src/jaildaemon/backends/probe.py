@@ -47,6 +47,8 @@ class Probe:
 
     def arm(self, title: str, uid: int, gid: int) -> None:
         """Start arming.  The owner hears of it later, never within this call."""
+        if self._error is not None:
+            return  # withdrawn before its turn came
         try:
             spawned = self._backend.spawn(self._jail, title, uid, gid)
         except OSError as error:
@@ -64,6 +66,11 @@ class Probe:
             self.fail(ArmingError(_ATTACH, self._jail.name, why))
             return
         self._deadline = self._watcher.call_in(ARMING_SECONDS, self._too_late)
+
+    @property
+    def armed(self) -> bool:
+        """Whether it sleeps in the jail, or did until a moment ago."""
+        return self._armed
 
     def adopt(self, pid: int) -> None:
         """Take up a probe that was armed before the daemon replaced itself by exec."""

@@ -11,6 +11,7 @@ from jaildaemon.core.fleet import Act, Do, Fleet, Member, Now, Run, Stage
 from jaildaemon.core.lifecycle import Event, Phase
 from jaildaemon.core.reasons import why_not_armed
 from jaildaemon.core.rules import Rule
+from jaildaemon.daemon.gate import Gate, Pace
 from jaildaemon.daemon.journal import Journal, Log
 from jaildaemon.daemon.keeper import Keeper
 from jaildaemon.daemon.roster import Roster
@@ -37,6 +38,7 @@ class Hub:
         self.journal = Journal(state, log, now)
         self.fleet = Fleet(f"{int(self.started.wall * 1000):x}-{os.getpid()}")
         self.runner = Runner(self, state)
+        self.gate, self.pace = Gate(backend.watcher), Pace(backend.watcher)
         self.keepers: dict[str, Keeper] = {}
         self.jails: dict[str, Jail] = {}
         self.roster = Roster(self, engines=engines)

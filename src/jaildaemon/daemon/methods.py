@@ -2,6 +2,7 @@
 """The methods of org.jaildaemon, and the rules they work on."""
 
 import os
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -241,8 +242,13 @@ class Methods:
         self._withdraw(list(self.fleet.members.values()), done)
 
     def _withdraw(self, members: list[Member], done: Callable[[], None]) -> None:
+        left = deque(members)
+
         def gone() -> bool:
-            if any(member.life.phase is not Phase.GONE for member in members):
+            # Who is gone stays gone, and is not looked at with every event that follows.
+            while left and left[0].life.phase is Phase.GONE:
+                left.popleft()
+            if left:
                 return False
             done()
             return True
