@@ -35,6 +35,7 @@ from jaildaemon.backends.freebsd_jails import INIT_PID, FreeBSDJail, Jails, star
 from jaildaemon.backends.freebsd_watcher import FreeBSDWatcher
 
 NO_UID = 2**32 - 1  # what no process has
+EVERY_SIGNAL = signal.valid_signals()
 
 
 def check_helper(path: Path) -> None:
@@ -143,7 +144,7 @@ class FreeBSDBackend(Backend):
                     (os.POSIX_SPAWN_DUP2, their_go, FD_GO),
                 ],
                 # HUP is blocked from the first instruction on.
-                setsigmask=signal.valid_signals(),
+                setsigmask=EVERY_SIGNAL,
             )
         except BaseException:
             os.close(status_fd)

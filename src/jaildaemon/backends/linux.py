@@ -53,6 +53,7 @@ MAX_PID = 2**22  # PID_MAX_LIMIT, linux/threads.h
 SO_PEERPIDFD = 77  # include/uapi/asm-generic/socket.h, 6.5 and later
 PID_HINT = "-j takes the host's pid of any process in the container, or ENGINE:NAME"
 
+EVERY_SIGNAL = signal.valid_signals()
 CAP_SYS_ADMIN = 1 << 21  # linux/capability.h
 
 
@@ -222,7 +223,7 @@ class LinuxBackend(Backend):
                     (os.POSIX_SPAWN_DUP2, self._image, FD_IMAGE),
                 ],
                 # HUP is blocked from the first instruction on.
-                setsigmask=signal.valid_signals(),
+                setsigmask=EVERY_SIGNAL,
             )
         except BaseException:
             os.close(status_fd)

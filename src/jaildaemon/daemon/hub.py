@@ -44,8 +44,8 @@ class Hub:
         self.roster = Roster(self, engines=engines)
         self.ending = False
         """Set at the end of the daemon: nothing is armed or started, no rule is forgotten."""
-        self.changed: Callable[[], None] = lambda: None
-        """Called after every event."""
+        self.changed: Callable[[Member], None] = lambda _: None
+        """Called after every event, with the rule that it was of."""
 
     def now(self) -> Now:
         """Return this instant."""
@@ -223,7 +223,7 @@ class Hub:
             self.forget_jail(member.jail_key)
         if member.rule.lasting:
             self.roster.settle(member)
-        self.changed()
+        self.changed(member)
 
     @property
     def quiet(self) -> bool:
