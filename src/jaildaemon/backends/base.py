@@ -353,6 +353,8 @@ class Spawned:
 class ProbeOwner(abc.ABC):
     """Who is told of a probe's life: `armed`, then `ended`; or `failed` alone."""
 
+    __slots__ = ()
+
     @abc.abstractmethod
     def armed(self) -> None:
         """Take note that the probe sleeps in the jail."""

@@ -42,6 +42,8 @@ class Hub(Protocol):
 class Keeper(ProbeOwner):
     """Keeps the probe of one rule."""
 
+    __slots__ = ("_fired", "_hub", "_probe", "_timer", "asked", "error", "jail", "member")
+
     def __init__(self, hub: Hub, member: Member, jail: Jail | None) -> None:
         self._hub = hub
         self.member, self.jail = member, jail  # a rule in a file may have none for now
