@@ -252,6 +252,8 @@ class Backend(abc.ABC):
     """The numbers of the signals that a rule may have."""
     state_directory: ClassVar[str]
     """Where a daemon at the default socket keeps its state."""
+    most_probes: ClassVar[int | None] = None
+    """How many may end at the same instant without harm to the host, if that is bounded."""
     spawns_sessions: ClassVar[bool]
     """Whether posix_spawn(3) can begin a session (POSIX_SPAWN_SETSID; not on FreeBSD)."""
 

@@ -64,6 +64,7 @@ class LinuxBackend(Backend):
     signals: ClassVar[dict[str, int]] = {"HUP": signal.SIGHUP, "USR1": signal.SIGUSR1}
     state_directory = "/var/lib/jaildaemon"
     spawns_sessions = True
+    most_probes = 3000  # each has two filters to give back, in one queue (docs/performance.md)
 
     def __init__(self, helper: Path) -> None:
         reserve_helper_descriptors()
