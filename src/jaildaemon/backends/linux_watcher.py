@@ -111,13 +111,12 @@ class LinuxWatcher(Watcher):
             self.call_in(retry_seconds, lambda: self._reap(pid, ended, longer))
             return
         del self._children[pid]
+        exited = result.si_code == os.CLD_EXITED
+        # First the call: a command may wait for it.
+        ended(Death(None, result.si_status) if exited else Death(result.si_status, None))
         if pidfd is not None:
             self.unwatch_fd(pidfd)
             os.close(pidfd)
-        if result.si_code == os.CLD_EXITED:
-            ended(Death(None, result.si_status))
-        else:
-            ended(Death(result.si_status, None))
 
     def _wait(self, seconds: float | None) -> None:
         for fd, _ in self._epoll.poll(-1 if seconds is None else seconds):
