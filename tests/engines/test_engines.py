@@ -12,6 +12,7 @@ import pytest
 
 from tests.daemon.product import Daemon, run
 from tests.engines.makers import DockerMaker, Host, Maker, age, removed
+from tests.kernel.events import wait_gone
 
 Delays = dict[str, list[float]]
 
@@ -288,13 +289,26 @@ def test_restart_leaves_the_probe_where_it_is(ruled: Ruled, maker: Maker) -> Non
         assert len(streams) <= 1, streams
 
 
-def streams_of(pid: int) -> list[str]:
-    """Return the commands among the daemon's children that follow an engine's events."""
-    found = []
+def test_a_killed_daemon_leaves_no_follower_behind(ruled: Ruled, maker: Maker) -> None:
+    if maker.engine not in ("docker", "podman", "lxc"):
+        pytest.skip(f"cannot: {maker.engine} is followed by its directory, not by a command")
+    name = new_name(maker.host)
+    ruled.write(f"{maker.engine}:{name}")
+    with removed(maker, name):
+        maker.run(name)
+        ruled.armed(f"{maker.engine}:{name}/BELL")
+        ((follower, _),) = streams_of(ruled.daemon.pid).items()
+        ruled.daemon.stop(signal.SIGKILL)
+        wait_gone(follower)
+
+
+def streams_of(pid: int) -> dict[int, str]:
+    """Return the commands among the daemon's children that follow an engine's events, by pid."""
+    found = {}
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
     for child in children:
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
             if b"events" in words or words[0].endswith(b"lxc-monitor"):
-                found.append(b" ".join(words).decode())
+                found[int(child)] = b" ".join(words).decode()
     return found
