@@ -79,11 +79,19 @@ def make_install(
     )
 
 
-def check(done: subprocess.CompletedProcess[str]) -> None:
+def check(done: subprocess.CompletedProcess[str], where: Path) -> str:
+    """Return what was said of what to do next; all that is said to be there is."""
     if "Could not find a version" in done.stderr:
         pytest.skip("no package index can be reached")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == ""
+    assert done.stderr == ""
+    first, *lines = done.stdout.splitlines()
+    assert first == f"jaildaemon {__version__} is installed in {where}:"
+    named = [line.split()[0] for line in lines if line.startswith("  ")][:4]
+    for name in named:
+        assert (where / name).exists(), name
+    assert max(len(line.replace(str(where), "")) for line in lines) < 80
+    return "\n".join(lines[len(named) :])
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +106,11 @@ def staged(work: Path) -> Path:
     variables = [f"DESTDIR={destdir}", "PREFIX=/usr/local"]
     if can_seal():
         make = ["make", "install", f"PYTHON={sys.executable}", *variables]
-        check(sealed(make, work))
+        done = sealed(make, work)
     else:
-        check(make_install(MAKES[0], work, *variables))
+        done = make_install(MAKES[0], work, *variables)
+    # For a package there is nothing to be done next.
+    assert check(done, destdir / "usr/local") == ""
     assert {p.name for p in work.iterdir()} == {"home", "tmp", destdir.name}
     assert list((work / "tmp").iterdir()) == []
     return destdir
@@ -110,7 +120,9 @@ def staged(work: Path) -> Path:
 def prefix(work: Path) -> Path:
     """PREFIX of an installation in place, by BSD make if there is one."""
     found = work / "prefix"
-    check(make_install(MAKES[-1], work, f"PREFIX={found}"))
+    said = check(make_install(MAKES[-1], work, f"PREFIX={found}"), found)
+    assert said.startswith("Next, as root: ")
+    assert f"  {found}/bin/jaildaemon " in said
     return found
 
 

@@ -10,6 +10,8 @@
 #   PREFIX/etc/rc.d/jaildaemon    on FreeBSD
 #   PREFIX/lib/systemd/system     on Linux
 #
+# Then it says what is where, and what to do next.
+#
 # Nothing else is written, save the helper in this work tree and temporary files.
 # With DESTDIR the same goes below it, and names what will be the final paths.
 set -eu
@@ -57,8 +59,9 @@ rm -rf "$new"
 mkdir -p "$destdir$prefix/lib"
 "$python" -m venv "$new"
 pip() {
+	# Twice: its errors alone, for its warnings are about the caller's own settings.
 	PIP_ROOT_USER_ACTION=ignore "$new/bin/python" -m pip \
-	    --quiet --disable-pip-version-check "$@"
+	    --quiet --quiet --disable-pip-version-check "$@"
 }
 pip install --no-compile .
 pip uninstall --yes setuptools pip 2>/dev/null
@@ -106,18 +109,58 @@ for place in bash-completion/completions/jaildaemon:jaildaemon.bash \
 	install -m 644 "packaging/completions/${place#*:}" "$shells/${place%%:*}"
 done
 
-case $(uname -s) in
+system=$(uname -s)
+case $system in
 FreeBSD)
+	service=etc/rc.d/jaildaemon
 	mkdir -p "$destdir$prefix/etc/rc.d"
 	sed -e "s|%%PREFIX%%|$prefix|g" -e "s|%%PYTHON_CMD%%|$lib/bin/python|g" \
-	    packaging/freebsd/jaildaemon.in >"$destdir$prefix/etc/rc.d/jaildaemon"
-	chmod 555 "$destdir$prefix/etc/rc.d/jaildaemon"
+	    packaging/freebsd/jaildaemon.in >"$destdir$prefix/$service"
+	chmod 555 "$destdir$prefix/$service"
 	;;
 Linux)
-	units=$destdir$prefix/lib/systemd/system
-	mkdir -p "$units"
+	service=lib/systemd/system/jaildaemon.service
+	mkdir -p "$destdir$prefix/lib/systemd/system"
 	sed "s|/usr/local/|$prefix/|g" packaging/systemd/jaildaemon.service \
-	    >"$units/jaildaemon.service"
-	chmod 644 "$units/jaildaemon.service"
+	    >"$destdir$prefix/$service"
+	chmod 644 "$destdir$prefix/$service"
+	;;
+*) service= ;;
+esac
+
+version=$("$destdir$lib/bin/python" -I "$destdir$lib/bin/jaildaemon" --version)
+echo "$version is installed in $destdir$prefix:"
+echo "  bin/jaildaemon    the command, a link into lib/jaildaemon"
+echo "  lib/jaildaemon    all of it, with $("$destdir$lib/bin/python" --version)"
+[ -z "$service" ] || echo "  $service"
+echo "  share             the manual, completions for bash, zsh and fish"
+[ -z "$destdir" ] || exit 0
+
+command=$prefix/bin/jaildaemon
+case :$PATH: in *":$prefix/bin:"*) command=jaildaemon ;; esac
+if [ -S /var/run/jaildaemon.pipe ]; then
+	echo "Next, as root: let the daemon that runs become this one, every probe in its place:"
+	echo "  $command restart"
+	exit 0
+fi
+echo "Next, as root: start the daemon, and see whether this machine is as it must be:"
+case $system,$prefix in
+FreeBSD,/usr/local)
+	echo "  sysrc jaildaemon_enable=YES"
+	echo "  service jaildaemon start"
+	;;
+Linux,/usr/local | Linux,/usr)
+	if [ -d /run/systemd/system ]; then
+		echo "  systemctl daemon-reload"
+		echo "  systemctl enable --now jaildaemon"
+	else
+		echo "  $command -D"
+	fi
+	;;
+*)
+	echo "  $command -D"
 	;;
 esac
+echo "  $command doctor"
+case $system in FreeBSD) etc=/usr/local/etc ;; *) etc=/etc ;; esac
+echo "Then write rules into $etc/jaildaemon.toml; 'man jaildaemon.toml' has examples."

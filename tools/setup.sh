@@ -21,5 +21,5 @@ command -v "$python" >/dev/null 2>&1 || need "no $python; install the package py
 command -v "${CC:-cc}" >/dev/null 2>&1 ||
 	need "no C compiler; install the package gcc or clang"
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+"$venv/bin/python" -m pip install --quiet --quiet --disable-pip-version-check -e '.[dev]'
 touch "$venv/ready"

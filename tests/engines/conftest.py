@@ -14,8 +14,20 @@ from tests.kernel.place import Place
 if sys.platform != "linux":
     collect_ignore_glob = ["test_*.py"]
 else:
-    from tests.engines.makers import MAKERS, Host, Maker
+    from tests.engines.machined import NspawnMaker
+    from tests.engines.makers import (
+        CrunMaker,
+        DockerMaker,
+        Host,
+        LxcMaker,
+        Maker,
+        PodmanMaker,
+        RuncMaker,
+    )
+    from tests.engines.ruled import Ruled
     from tests.kernel.jails.base import NoSuchKind
+
+    MAKERS = [DockerMaker, PodmanMaker, LxcMaker, NspawnMaker, RuncMaker, CrunMaker]
 
     @pytest.fixture(scope="session")
     def host() -> Iterator[Host]:
@@ -37,11 +49,21 @@ else:
     @pytest.fixture(scope="session", params=MAKERS, ids=[kind.engine for kind in MAKERS])
     def maker(host: Host, request: pytest.FixtureRequest) -> Iterator[Maker]:
         """An engine."""
+        excuse = request.param.excuse()
+        if excuse:
+            pytest.skip(f"cannot: {request.param.engine}: {excuse}")
         try:
             made: Maker = request.param(host)
         except NoSuchKind as error:
             skip_or_fail(f"{request.param.engine}: {error}")
             raise
+        yield made
+        made.stop()
+
+    @pytest.fixture
+    def ruled(maker: Maker, directory: Path) -> Iterator[Ruled]:
+        """Give a daemon without rules."""
+        made = Ruled(maker.prefix, directory)
         yield made
         made.stop()
 

@@ -101,6 +101,16 @@ class Maker:
         rootfs(self.place)
         self.prepare()
 
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """What runs a command where the engine is."""
+        return self.host.prefix
+
+    @classmethod
+    def excuse(cls) -> str | None:
+        """Say why this machine cannot have the engine, whatever is installed."""
+        return None
+
     def prepare(self) -> None:
         """Make what all containers need."""
 
@@ -251,7 +261,7 @@ class LxcMaker(Maker):
     engine = "lxc"
     programs = ("lxc-start", "lxc-monitor")
 
-    def run(self, name: str) -> None:
+    def run(self, name: str, more: str = "") -> None:
         """Write its configuration, and start it."""
         home = self.host.directory / "lxc" / name
         home.mkdir(exist_ok=True)
@@ -264,7 +274,7 @@ class LxcMaker(Maker):
             "lxc.mount.auto": "proc:mixed",
             "lxc.cgroup.dir": f"{self.place.cgroup}/{name}",
         }
-        text = "".join(f"{key} = {value}\n" for key, value in values.items())
+        text = "".join(f"{key} = {value}\n" for key, value in values.items()) + more
         (home / "config").write_text(text, encoding="ascii")
         self.host.must("lxc-start", f"--name={name}", "--daemon", f"--logfile={home}/log")
 
@@ -288,9 +298,6 @@ class LxcMaker(Maker):
     def unpause(self, name: str) -> None:
         """Thaw it."""
         self.host.must("lxc-unfreeze", f"--name={name}")
-
-
-MAKERS: list[type[Maker]] = [DockerMaker, PodmanMaker, LxcMaker, RuncMaker, CrunMaker]
 
 
 def age(pid: int) -> float:

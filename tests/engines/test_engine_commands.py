@@ -4,6 +4,8 @@
 import errno
 import functools
 import os
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from jaildaemon.engines.docker import Docker
 from jaildaemon.engines.lxc import Lxc
 from jaildaemon.engines.nspawn import Nspawn
 from jaildaemon.engines.oci import Runc
+from tests.kernel.events import wait_gone
 
 assert sys.platform == "linux"
 
@@ -183,6 +186,33 @@ def test_a_stream_that_is_stopped_tells_nothing(machine: Machine) -> None:
     stream.stop()
     machine.wait(lambda: not machine.watcher.children())
     assert ends == []
+
+
+def test_a_stream_does_not_outlive_who_is_killed(machine: Machine) -> None:
+    machine.program("engine", f"echo $$ >{machine.directory}/pid; echo x; exec sleep 1000")
+    parent = os.fork()
+    if parent == 0:
+        try:
+            watcher = LinuxWatcher()
+            die = functools.partial(os.kill, os.getpid(), signal.SIGKILL)
+            EventStream(watcher, ["engine"], die, lambda _: None)
+            while True:
+                watcher.wait()
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(parent, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    wait_gone(int((machine.directory / "pid").read_text(encoding="ascii")))
+
+
+def test_a_stream_whose_daemon_died_before_it_began_never_begins(machine: Machine) -> None:
+    machine.program("engine", "echo began")
+    leash = [sys.executable, "-I", "-S", "-c", base.LEASH, "1", base.program("engine")]
+    done = subprocess.run(leash, capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    leash[-2] = str(os.getpid())
+    done = subprocess.run(leash, capture_output=True, text=True, check=True)
+    assert done.stdout == "began\n"
 
 
 # --- what is believed ----------------------------------------------------------------------

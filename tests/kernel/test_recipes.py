@@ -19,16 +19,7 @@ from tests.kernel.jails import KINDS, Jails, cannot_have
 from tests.kernel.jails.base import Jail, NoSuchKind
 from tests.kernel.jails.namespaces import Namespaces
 from tests.kernel.product import JAILDAEMON, Daemon
-
-RECIPES = Path(__file__).resolve().parents[2] / "docs" / "recipes"
-PAGES = sorted(path for path in RECIPES.glob("*.md") if path.name != "README.md")
-
-
-def blocks(page: Path, kind: str) -> list[str]:
-    """Return the fenced blocks of a kind."""
-    text = page.read_text(encoding="utf-8")
-    return re.findall(rf"^```{kind}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-
+from tests.kernel.recipes import PAGES, RECIPES, blocks, by_us, caller
 
 # --- what can be said of every page --------------------------------------------------
 
@@ -84,18 +75,11 @@ def run(directory: Path, daemon: Daemon) -> Callable[..., str]:
         path.chmod(0o755)
         return str(path)
 
-    ours = directory / "ours"
-    ours.write_text(
-        f'#!/bin/sh\nword=$1\nshift\ncase $word in -*) exec {JAILDAEMON} "$word" "$@" '
-        f'-f {daemon.socket};; esac\nexec {JAILDAEMON} "$word" -f {daemon.socket} "$@"\n',
-        encoding="ascii",
-    )
-    ours.chmod(0o755)
+    ours = caller(directory, JAILDAEMON, daemon.socket)
 
     def run_block(script: str, jail: str, **tools: list[str]) -> str:
         # By absolute path: a rule's command looks for programs on a path of its own.
-        script = re.sub(r"(?<![\w/-])jaildaemon(?= )", str(ours), script)
-        script = script.replace(f"logger -t {ours}", "logger -t jaildaemon")
+        script = by_us(script, ours)
         for name, argv in tools.items():
             path = tool(name, *argv)
             script = re.sub(rf"(?<![\w/-]){name.replace('_', '-')}(?= )", path, script)

@@ -23,6 +23,7 @@ from jaildaemon.backends.base import (
     FD_JAIL,
     FD_STATUS,
     FLAG_KEEP_GROUPS,
+    LABEL_NONE,
     ArmingError,
     Backend,
     Jail,
@@ -42,6 +43,7 @@ from jaildaemon.backends.linux_jail import (
     Namespace,
     find_init,
     is_init,
+    label_of,
     namespace,
     start_time,
     status,
@@ -203,13 +205,14 @@ class LinuxBackend(Backend):
         status_fd, their_status = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         their_go, go_fd = os.pipe()
         try:
+            label_kind, label = jail.label()
             params = pack_params(
                 flags=self._flags,
                 target=jail.join,
                 uid=uid,
                 gid=gid,
-                label_kind=jail.label_kind,
-                label=jail.label,
+                label_kind=label_kind,
+                label=label,
             )
             os.write(go_fd, params)
             pid = os.posix_spawn(
@@ -250,13 +253,17 @@ class LinuxBackend(Backend):
         """Do nothing: nothing is kept of a jail's probes."""
 
     def verify(self, jail: Jail, pid: int) -> None:
-        """Check that the probe is in the jail's PID namespace, and the jail is alive."""
+        """Check that the probe is in the living jail's PID namespace and carries its label."""
         assert isinstance(jail, LinuxJail)
         if not jail.alive():
             raise JailLost("attach", jail.name, "the container has ended")
         # An unreaped child keeps its pid, so this is its own entry.
         if namespace(pid, "pid") != jail.space:
             raise ArmingError("attach", jail.name, "the probe is not in the container")
+        kind, label = jail.label()
+        if kind != LABEL_NONE and label_of(pid) != (kind, label):
+            why = "the container's LSM label became another meanwhile"
+            raise ArmingError("attach", jail.name, why, "ask again when the container has started")
 
     def explain(self, jail: Jail, step: str, error: int) -> JaildaemonError:
         """Say what a failed step of helper_linux.c means."""

@@ -37,6 +37,7 @@ NAMESPACES = {
 }
 Namespace = tuple[int, int]
 
+APPARMOR = Path("/sys/module/apparmor/parameters/enabled")
 
 # security/apparmor/label.c, policy.c: aa_profile_mode_names, and "mixed" of a stack
 MODE = re.compile(rb" \((enforce|complain|kill|unconfined|user|mixed)\)\Z")
@@ -123,7 +124,6 @@ class LinuxJail(Jail):
             theirs = namespace(pid, kind)
             if theirs is not None and theirs != namespace("self", kind):
                 self.join |= flag
-        self.label_kind, self.label = _label(pid)
         # Read after the pidfd was opened: if the init is alive now, what was
         # read was its, not that of a later process with the same number.
         if not self.alive():
@@ -143,6 +143,13 @@ class LinuxJail(Jail):
         """Return init's pid and start time: together unique within a boot."""
         return {"pid": self.number, "start": self.start}
 
+    def label(self) -> tuple[int, bytes]:
+        """Return the LSM label that a process must carry to be signalled by its members.
+
+        That of init, now: it gets its own by an exec, when everybody knows it already.
+        """
+        return label_of(self.number)
+
     def unsettled(self) -> str | None:
         """Say why it has ended: a PID namespace lives as long as its init."""
         return None if self.alive() else "the container has ended"
@@ -159,19 +166,29 @@ def parse_label(text: bytes) -> bytes:
     return MODE.sub(b"", text.rstrip(b"\n\0"))
 
 
-def _label(pid: int) -> tuple[int, bytes]:
-    """Return the LSM label that a member of the container must carry to be signalled."""
-    if Path("/sys/module/apparmor/parameters/enabled").exists():
-        for name in ("attr/apparmor/current", "attr/current"):
-            path = Path(f"/proc/{pid}/{name}")
-            if path.exists():
-                label = parse_label(path.read_bytes())
-                if len(label) > LABEL_MAX:
-                    raise Refused("attach", str(pid), "its AppArmor label is too long")
-                return (LABEL_NONE, b"") if label == b"unconfined" else (LABEL_APPARMOR, label)
-    if Path("/sys/fs/selinux/enforce").exists():
+def label_of(pid: int) -> tuple[int, bytes]:
+    """Return which LSM has given a process a label, and that label; Refused where it is too long.
+
+    AppArmor may be in the kernel without being in use, and its files are there nevertheless.
+    """
+    kind, label = LABEL_NONE, b""
+    if apparmor_is_in_use():
+        kind = LABEL_APPARMOR
+        own = Path(f"/proc/{pid}/attr/apparmor")  # since 5.8
+        label = parse_label((own if own.exists() else own.parent).joinpath("current").read_bytes())
+        if label == b"unconfined":
+            return LABEL_NONE, b""
+    elif Path("/sys/fs/selinux/enforce").exists():
+        kind = LABEL_SELINUX
         label = Path(f"/proc/{pid}/attr/current").read_bytes().rstrip(b"\n\0")
-        if len(label) > LABEL_MAX:
-            raise Refused("attach", str(pid), "its SELinux context is too long")
-        return LABEL_SELINUX, label
-    return LABEL_NONE, b""
+    if len(label) > LABEL_MAX:
+        raise Refused("attach", str(pid), "its LSM label is too long")
+    return kind, label
+
+
+def apparmor_is_in_use() -> bool:
+    """Say whether AppArmor labels processes here."""
+    try:
+        return APPARMOR.read_bytes().startswith(b"Y")
+    except FileNotFoundError:
+        return False

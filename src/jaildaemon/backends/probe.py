@@ -72,6 +72,9 @@ class Probe:
             why = f"the helper cannot be started: {error.strerror}"
             self.fail(ArmingError(_ATTACH, self._jail.name, why))
             return
+        except JaildaemonError as error:
+            self.fail(error)
+            return
         self._spawned = True
         self._status_fd, self._go_fd = spawned.status_fd, spawned.go_fd
         self.pid = spawned.probe_pid

@@ -4,6 +4,7 @@
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
+from jaildaemon.backends.base import Jail
 from jaildaemon.core import breaker, wire
 from jaildaemon.core.entries import Entries, Entry
 from jaildaemon.core.fleet import Member, Shown
@@ -13,7 +14,7 @@ from jaildaemon.core.text import shown
 from jaildaemon.daemon import schema
 from jaildaemon.daemon.call import Call, Parameters
 from jaildaemon.daemon.hub import Hub
-from jaildaemon.errors import Ambiguous, NoSuchRule, Refused
+from jaildaemon.errors import Ambiguous, JaildaemonError, NoSuchRule, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,18 +82,32 @@ class Inquiry:
             follower.wake_soon()
 
     def explain(self, wish: schema.Explain, call: Call) -> None:
-        """Answer with the rules of a jail that a title rings."""
+        """Answer with the rules of a jail that a title rings; it may have been asked for by pid."""
         members = self._rules.of_jail(wish.jail)
-        if not members:
-            jail = self._hub.share(self._hub.backend.resolve(wish.jail))  # NoSuchJail
-            members = self._hub.fleet.of_jail(jail.key)
+        if members:
+            self._answer_with(members, wish, call)
+            return
+
+        def found(jail: Jail | JaildaemonError) -> None:
+            if isinstance(jail, JaildaemonError):
+                jail.what = "explain"
+                call.answer(jail)
+                return
+            of_it = self._hub.fleet.of_jail(jail.key)
             self._hub.forget_jail(jail.key)
-        if wish.title is not None:
-            members = [member for member in members if member.rule.title == wish.title]
-        if not members:
-            on = wish.jail if wish.title is None else f"{wish.jail}/{wish.title}"
-            raise NoSuchRule("explain", on, "no rule is for it", "see jaildaemon list")
-        call.answer({"rules": [self._rules.describe(member) for member in members]})
+            self._answer_with(of_it, wish, call)
+
+        self._hub.find(wish.jail, found)
+
+    def _answer_with(self, members: list[Member], wish: schema.Explain, call: Call) -> None:
+        rules = [
+            self._rules.describe(member)
+            for member in members
+            if wish.title is None or member.rule.title == wish.title
+        ]
+        on = wish.jail if wish.title is None else f"{wish.jail}/{wish.title}"
+        none = NoSuchRule("explain", shown(on), "no rule is for it", "see jaildaemon list")
+        call.answer({"rules": rules} if rules else none)
 
 
 class Follower:

@@ -10,6 +10,7 @@ import os
 import pwd
 import re
 import signal
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,17 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 READ_BYTES = 65536
 WORDS = 500
 """Bytes of what a command complained of: its last line is told on."""
+LEASH = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Becomes a command that the kernel ends with the daemon, even where that is killed.
+
+Not setpriv(1), which busybox has without this, and which does not ask whether the
+daemon died before.
+"""
 
 
 class Ended(Protocol):
@@ -108,8 +120,13 @@ class Child:
         argv: list[str],
         read: Callable[[bytes], None],
         ended: Callable[[str | None], None],
+        *,
+        leashed: bool = False,
     ) -> None:
-        """Start it; `ended` is told why it failed, or None.  EngineError: it cannot be started."""
+        """Start it; `ended` is told why it failed, or None.  EngineError: it cannot be started.
+
+        With `leashed` it does not outlive us, however we end.
+        """
         self._loop, self._read, self._ended = loop, read, ended
         self._name = argv[0]
         self._death: Ended | None = None
@@ -125,8 +142,12 @@ class Child:
         os.set_blocking(write_fd, True)
         home = pwd.getpwuid(os.geteuid()).pw_dir
         try:
+            path = program(argv[0])
+            if leashed:
+                leash = [sys.executable, "-I", "-S", "-c", LEASH, str(os.getpid())]
+                path, argv = leash[0], [*leash, path, *argv[1:]]
             self._pid = os.posix_spawn(
-                program(argv[0]),
+                path,
                 argv,
                 {"PATH": PATH, "HOME": home},
                 file_actions=[
@@ -273,7 +294,11 @@ class EventStream(Stream):
             if not self._stopped:
                 ended(why or f"{argv[0]} ended")
 
-        self._child = Child(loop, argv, lambda _: None if self._stopped else poke(), over)
+        def read(_: bytes) -> None:
+            if not self._stopped:
+                poke()
+
+        self._child = Child(loop, argv, read, over, leashed=True)
 
     def stop(self) -> None:
         """End the command."""
