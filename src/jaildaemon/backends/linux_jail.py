@@ -4,6 +4,7 @@
 Sources: proc(5), namespaces(7), pid_namespaces(7), pidfd_open(2).
 """
 
+import errno
 import os
 import re
 import signal
@@ -151,17 +152,36 @@ def parse_label(text: bytes) -> bytes:
 
 def _label(pid: int) -> tuple[int, bytes]:
     """Return the LSM label that a member of the container must carry to be signalled."""
-    if Path("/sys/module/apparmor/parameters/enabled").exists():
-        for name in ("attr/apparmor/current", "attr/current"):
-            path = Path(f"/proc/{pid}/{name}")
-            if path.exists():
-                label = parse_label(path.read_bytes())
-                if len(label) > LABEL_MAX:
-                    raise Refused("attach", str(pid), "its AppArmor label is too long")
-                return (LABEL_NONE, b"") if label == b"unconfined" else (LABEL_APPARMOR, label)
-    if Path("/sys/fs/selinux/enforce").exists():
-        label = Path(f"/proc/{pid}/attr/current").read_bytes().rstrip(b"\n\0")
-        if len(label) > LABEL_MAX:
-            raise Refused("attach", str(pid), "its SELinux context is too long")
-        return LABEL_SELINUX, label
-    return LABEL_NONE, b""
+    kind, label = LABEL_NONE, b""
+    if _apparmor():
+        # 5.8 and later; before, AppArmor owns the plain file.
+        own = Path(f"/proc/{pid}/attr/apparmor/current")
+        label = parse_label(_shown(own if own.exists() else Path(f"/proc/{pid}/attr/current")))
+        kind = LABEL_APPARMOR
+        if label == b"unconfined":
+            return LABEL_NONE, b""
+    elif Path("/sys/fs/selinux/enforce").exists():
+        kind = LABEL_SELINUX
+        label = _shown(Path(f"/proc/{pid}/attr/current")).rstrip(b"\n\0")
+    if len(label) > LABEL_MAX:
+        raise Refused("attach", str(pid), f"its security label is longer than {LABEL_MAX} bytes")
+    return kind, label
+
+
+def _apparmor() -> bool:
+    """Say whether AppArmor is on: a kernel may have it built in and switched off."""
+    try:
+        return Path("/sys/module/apparmor/parameters/enabled").read_bytes().startswith(b"Y")
+    except FileNotFoundError:
+        return False
+
+
+def _shown(path: Path) -> bytes:
+    """Return what /proc shows of a label; fail closed where it shows none."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        # The file is of another module than the one that is on.
+        raise Refused("attach", str(path), "the kernel shows no security label there") from error

@@ -12,7 +12,8 @@ from jaildaemon.core.text import shown
 from jaildaemon.daemon import schema
 from jaildaemon.daemon.call import Call, Parameters
 from jaildaemon.daemon.hub import Hub
-from jaildaemon.errors import Ambiguous, NoSuchRule, Refused
+from jaildaemon.daemon.names import resolved
+from jaildaemon.errors import Ambiguous, JaildaemonError, NoSuchRule, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +84,10 @@ class Inquiry:
         """Answer with the rules of a jail that a title rings."""
         members = self._rules.of_jail(wish.jail)
         if not members:
-            jail = self._hub.share(self._hub.backend.resolve(wish.jail))  # NoSuchJail
+            found = resolved(self._hub.backend, wish.jail)
+            if isinstance(found, JaildaemonError):
+                raise found
+            jail = self._hub.share(found)
             members = self._hub.fleet.of_jail(jail.key)
             self._hub.forget_jail(jail.key)
         if wish.title is not None:
