@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from jaildaemon.backends import HELPER
-from tests.attacks.rig import HERE, JAILDAEMON, LONGEST_SECONDS
+from tests.attacks.rig import HERE, LONGEST_SECONDS, jaildaemon
 from tests.attacks.tally import Tally
 
 USER = 1000
@@ -126,13 +126,6 @@ CASES = {
 }
 
 
-WITH_HELPER = (
-    "import sys; from pathlib import Path; import jaildaemon.backends as b;"
-    "b.HELPER = Path(sys.argv.pop(1)); b.this_system.__defaults__ = (b.HELPER,);"
-    "from jaildaemon.cli.main import main; sys.exit(main())"
-)
-
-
 class Place:
     """A directory for one daemon's files, which others may reach."""
 
@@ -182,8 +175,8 @@ class Place:
         files = ["-f", str(self.path / "pipe"), "-p", str(self.path / "pid")]
         files += ["--config", str(self.path / "etc/rules.toml")]
         arguments = ["-D", "-F", *files, "--state-dir", str(self.path / "var/state")]
-        program = [sys.executable, "-c", WITH_HELPER, str(helper)] if helper else JAILDAEMON
-        return subprocess.Popen([*program, *arguments], stderr=subprocess.PIPE, text=True)
+        command = [*jaildaemon(helper), *arguments]
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
     def refused(self, helper: Path | None = None) -> tuple[int, str]:
         """Have ours start, which it must not; return its status and what it says."""
