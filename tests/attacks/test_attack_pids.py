@@ -110,14 +110,14 @@ def test_a_fork_bomb_costs_the_daemon_nothing_and_is_named(
         assert vain == TRIES
         naive.close()
         os.kill(pid, signal.SIGHUP)
-        failed = r"not armed, another try in .*a limit on processes is reached"
-        daemon.wait_log(failed)
+        failed = r"not armed, another try in ([\d.]+) s.*a limit on processes is reached"
+        pauses = [float(daemon.wait_log(failed).group(1))]
         began, used = time.monotonic(), daemon.cpu_seconds()
-        tries = 0
-        while tries < 2 or time.monotonic() - began < WINDOW_SECONDS:
-            daemon.wait_log(failed)  # the tries themselves are the events
-            tries += 1
-        took = time.monotonic() - began
+        while len(pauses) < 3 or time.monotonic() - began < WINDOW_SECONDS:
+            pauses.append(float(daemon.wait_log(failed).group(1)))  # each try is the event
+        took, tries = time.monotonic() - began, len(pauses)
+        assert pauses[0] < pauses[1] < pauses[2]
+        assert took > 0.9 * sum(pauses[:-1])  # which are told with one digit
         share = (daemon.cpu_seconds() - used) / took
         tally.note(
             f"fork bomb: the daemon takes {share:.2%} of a processor in {took:.0f} s, {tries} tries"

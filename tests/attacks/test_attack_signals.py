@@ -288,6 +288,7 @@ def test_a_tracer_that_holds_the_zombie_stops_nothing_else(
     pid = daemon.attach(cage.init, "BELL")
     cage.ask(f"start hold {cage.number(pid)}")
     os.kill(pid, HUP)
+    wait_state(pid, "Z")
     served(other, tally, "zombie held by a tracer")
     assert daemon.triggers() == 5
     assert cage.counts("stop")["wins"] == "1"
