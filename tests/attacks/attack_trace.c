@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,13 +85,28 @@ inject(pid_t pid, long number, long argument, int suspend)
 void
 hold(pid_t pid)
 {
+	siginfo_t told;
+	sigset_t set;
+	int which;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	sigaddset(&set, STOP_SIGNAL);
+	sigprocmask(SIG_BLOCK, &set, NULL);
 	counts->attempts++;
 	if (ptrace(PTRACE_SEIZE, pid, NULL, NULL) != 0)
 		snprintf(counts->won, sizeof(counts->won), "no:%d", errno);
 	else
 		counts->wins++;
 	counts->ready = 1;
-	wait_stop();
+	while (!counts->stop) {
+		sigwait(&set, &which);
+		/* What it dies of is let through; that it died is not looked at. */
+		memset(&told, 0, sizeof(told));
+		if (waitid(P_PID, (id_t)pid, &told, WSTOPPED | WNOHANG) == 0 &&
+		    told.si_pid == pid)
+			ptrace(PTRACE_CONT, pid, NULL, told.si_status & 0xff);
+	}
 }
 
 static int

@@ -10,14 +10,22 @@ from tests.attacks.tally import Tally
 
 if sys.platform == "linux":
     from tests.attacks.docked import dockerd, make_docked
-    from tests.attacks.linux_fixtures import attacker, daemon, freezer, make_cage, make_naive, other
+    from tests.attacks.linux_fixtures import (
+        attacker,
+        daemon,
+        freezer,
+        jail,
+        make_cage,
+        make_naive,
+        other,
+    )
 
-    __all__ = ["attacker", "daemon", "freezer", "make_cage", "make_naive", "other"]
+    __all__ = ["attacker", "daemon", "freezer", "jail", "make_cage", "make_naive", "other"]
     __all__ += ["dockerd", "make_docked"]
 else:
-    from tests.attacks.freebsd_rig import attacker, daemon, inside, jid, naive
+    from tests.attacks.freebsd_rig import attacker, daemon, inside, jail, jid, naive, other
 
-    __all__ = ["attacker", "daemon", "inside", "jid", "naive"]
+    __all__ = ["attacker", "daemon", "inside", "jail", "jid", "naive", "other"]
 
 
 TALLY = pytest.StashKey[Tally]()

@@ -26,16 +26,13 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fbsd_attacker.h"
+
 #define LIVE 128
 #define BEHIND 8
 #define AHEAD 24
 
-struct counts {
-	volatile long attempts, seen, wins, stop, ready;
-	char won[256];
-};
-
-static struct counts *counts;
+struct counts *counts;
 static pid_t live[LIVE], background;
 static int lives;
 
@@ -293,6 +290,14 @@ command(char **word)
 		nuisance(pid);
 	else if (strcmp(word[0], "hold") == 0)
 		hold(pid);
+	else if (strcmp(word[0], "flood") == 0)
+		flood(getppid(), pid);
+	else if (strcmp(word[0], "bomb") == 0)
+		bomb(pid);
+	else if (strcmp(word[0], "watch") == 0)
+		watch_tree();
+	else if (strcmp(word[0], "kill-as") == 0)
+		kill_as((uid_t)pid, atoi(word[2]), atoi(word[3]));
 	else if (strcmp(word[0], "kill") == 0)
 		printf("%s\n", kill(pid, atoi(word[2])) ? strerror(errno) : "ok");
 	else

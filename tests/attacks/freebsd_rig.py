@@ -1,77 +1,114 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """FreeBSD jails with an attacker in them, and the naive daemon."""
 
+import contextlib
 import os
-import select
+import signal
 import subprocess
 import sys
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.attacks.rig import HERE, LONGEST_SECONDS, SECRET, STRICT, Daemon, build
+from tests.attacks.rig import HERE, LONGEST_SECONDS, STRICT, Daemon, build
+from tests.attacks.talker import Talker
+from tests.helper.parent import wait_readable
 
 NAIVE = HERE / "naive_freebsd.py"
+LOOKS = 1000
+"""How often ps(1) looks, at most."""
 
 
-class Talker:
-    """A program that answers lines."""
+class Naive(Talker):
+    """naive_freebsd.py, running: the daemon that each attack must win against first."""
 
-    def __init__(self, *command: str | Path) -> None:
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "NAIVE_SECRET": SECRET},
-            bufsize=0,
-        )
-        self._told = b""
-        self.first = self.line()
+    def __init__(self, jid: int, wrap: Iterable[str | Path] = ()) -> None:
+        self._serves = False
+        super().__init__(sys.executable, NAIVE, str(jid), wrap=wrap)
 
-    def line(self) -> str:
-        """Return its next line; it is waited for."""
-        assert self._process.stdout is not None
-        while b"\n" not in self._told:
-            ready, _, _ = select.select([self._process.stdout], [], [], LONGEST_SECONDS)
-            assert ready, "it says nothing"
-            more = os.read(self._process.stdout.fileno(), 65536)
-            assert more, "it has ended"
-            self._told += more
-        line, _, self._told = self._told.partition(b"\n")
-        return line.decode()
+    def serve(self, count: int) -> list[int]:
+        """Fork probes, and have it ring from now on whenever one of them is gone."""
+        self._serves = True
+        return [int(word) for word in self.asked(f"serve {count}").split()]
 
-    def say(self, words: str) -> None:
-        """Send a line."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{words}\n".encode())
+    def rang(self) -> int:
+        """Wait until it rings; return the pid of the probe that follows, 0 without one."""
+        words = self.line().split()
+        assert words[0] == "rang", words
+        return int(words[1])
 
-    def asked(self, words: str) -> str:
-        """Return the one line that answers a command."""
-        self.say(words)
-        return self.line()
+    def hangs(self, pid: int) -> bool:
+        """Have it wait for a probe; say whether it misses another that is rung meanwhile.
 
-    def ask(self, words: str) -> list[str]:
-        """Have a command carried out; the answer ends with a dot."""
-        self.say(words)
-        lines = []
-        while (line := self.line()) != ".":
-            lines.append(line)
-        return lines
-
-    def counts(self, words: str = "counts") -> dict[str, str]:
-        """Return the attacker's own counters; "stop" ends the attack."""
-        (line,) = self.ask(words)
-        return dict(word.split("=", 1) for word in line.split())
+        A wait without an end that the author did not think of.
+        """
+        other = int(self.asked("arm"))
+        self.say(f"reap {pid} block")
+        assert shows(self.pid, "wchan", "wait")
+        os.kill(other, signal.SIGHUP)
+        assert shows(other, "state", "Z")  # dead, and nobody looks
+        return shows(self.pid, "wchan", "wait") and self.silent()
 
     def close(self) -> None:
-        """End it."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            pipe.close()
+        """End it and its probes."""
+        if self._process.poll() is None:
+            if self._serves:
+                os.kill(self.pid, signal.SIGTERM)
+            else:
+                with contextlib.suppress(BrokenPipeError):  # it was told already
+                    self.say("end")
+            self._process.wait(LONGEST_SECONDS)
+        super().close()
+
+
+class Bell:
+    """A rule in a jail of its own, whose command is heard."""
+
+    def __init__(self, daemon: Daemon, fifo: Path) -> None:
+        os.mkfifo(fifo)
+        self._fifo, self._fd = fifo, os.open(fifo, os.O_RDWR)
+        self._name = f"jdother{os.getpid()}"
+        self._jid = make_jail(f"name={self._name}", "path=/")
+        self.daemon = daemon
+
+    def served(self, times: int = 5) -> float:
+        """Arm and ring it, so often; return the median of the milliseconds until it is heard."""
+        before, figures = self.daemon.triggers(), []
+        for _ in range(times):
+            pid = self.daemon.attach(self._jid, "OTHER", command=f"echo x >{self._fifo}")
+            began = time.perf_counter()
+            os.kill(pid, signal.SIGHUP)
+            wait_readable(self._fd)
+            os.read(self._fd, 64)
+            figures.append((time.perf_counter() - began) * 1000)
+        assert self.daemon.triggers() == before + times
+        return sorted(figures)[times // 2]
+
+    def close(self) -> None:
+        """Hear no more."""
+        os.close(self._fd)
+        remove_jail(self._name)
+
+
+@pytest.fixture
+def other(daemon: Daemon, tmp_path: Path) -> Iterator[Bell]:
+    """Give another jail's rule."""
+    bell = Bell(daemon, tmp_path / "heard")
+    yield bell
+    bell.close()
+
+
+def shows(pid: int, what: str, wanted: str) -> bool:
+    """Say whether ps(1) comes to show that of a process."""
+    command = ["ps", "-o", f"{what}=", "-p", str(pid)]
+    for _ in range(LOOKS):
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        if done.stdout.startswith(wanted):
+            return True
+    return False
 
 
 def make_jail(*parameters: str) -> int:
@@ -93,7 +130,7 @@ def attacker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if os.geteuid() != 0:
         pytest.skip("only root may make the jails: run the tests as root")
     program = tmp_path_factory.mktemp("attacker") / "fbsd_attacker"
-    return build(program, *STRICT, HERE / "fbsd_attacker.c")
+    return build(program, *STRICT, HERE / "fbsd_attacker.c", HERE / "fbsd_floods.c")
 
 
 @pytest.fixture
@@ -106,6 +143,12 @@ def jid(attacker: Path) -> Iterator[int]:
 
 
 @pytest.fixture
+def jail(jid: int) -> int:
+    """Give a jail, as the daemon calls it."""
+    return jid
+
+
+@pytest.fixture
 def inside(jid: int, attacker: Path) -> Iterator[Talker]:
     """Give the attacker, running as root of the jail."""
     talker = Talker("jexec", str(jid), attacker)
@@ -115,11 +158,11 @@ def inside(jid: int, attacker: Path) -> Iterator[Talker]:
 
 
 @pytest.fixture
-def naive(jid: int) -> Iterator[Talker]:
+def naive(jid: int) -> Iterator[Naive]:
     """Give the naive daemon of that jail."""
-    talker = Talker(sys.executable, NAIVE, str(jid))
-    yield talker
-    talker.close()
+    running = Naive(jid)
+    yield running
+    running.close()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,8 @@ import pytest
 assert sys.platform == "linux"
 
 from tests.attacks.cage import PLANS, Cage, Plan
-from tests.attacks.rig import HERE, STRICT, Daemon, Naive, build
+from tests.attacks.linux_naive import Naive
+from tests.attacks.rig import HERE, STRICT, Daemon, build
 from tests.attacks.tally import Tally
 from tests.helper.parent import wait_readable
 
@@ -46,6 +47,12 @@ def make_cage(attacker: Path) -> Iterator[Make]:
 
 
 @pytest.fixture
+def jail(make_cage: Make) -> int:
+    """Give a jail, as the daemon calls it."""
+    return make_cage(PLANS["docker"]).init
+
+
+@pytest.fixture
 def daemon(tmp_path: Path, attacker: Path) -> Iterator[Daemon]:
     """Give a daemon."""
     assert attacker.exists()
@@ -54,7 +61,7 @@ def daemon(tmp_path: Path, attacker: Path) -> Iterator[Daemon]:
     running.close()
 
 
-MakeNaive = Callable[[Cage], Naive]
+MakeNaive = Callable[..., Naive]
 
 
 @pytest.fixture
@@ -62,10 +69,10 @@ def make_naive(tmp_path: Path) -> Iterator[MakeNaive]:
     """Give what makes naive daemons."""
     with contextlib.ExitStack() as stack:
 
-        def make(cage: Cage) -> Naive:
+        def make(cage: Cage, wrap: Iterable[str | Path] = ()) -> Naive:
             directory = tmp_path / "naive"
             directory.mkdir(exist_ok=True)
-            naive = Naive(cage.init, cage.plan.caps, directory)
+            naive = Naive(cage, directory, wrap)
             stack.callback(naive.close)
             return naive
 

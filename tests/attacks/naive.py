@@ -76,6 +76,7 @@ def arm(caps: int, lookup: str) -> int:
     """Fork a probe."""
     pid = os.fork()
     if pid == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         keep(caps)
         code = [0]
         if lookup == "lookup":
@@ -86,6 +87,40 @@ def arm(caps: int, lookup: str) -> int:
             signal.pause()
     probes.append(pid)
     return pid
+
+
+def stop(*_: object) -> None:
+    """End while we serve."""
+    end()
+    os._exit(0)
+
+
+def serve(caps: int, count: int) -> None:
+    """Ring whenever a probe is gone, whyever that is, and have the next one at once."""
+    signal.signal(signal.SIGTERM, stop)
+    print(*(arm(caps, "") for _ in range(count)), flush=True)
+    while True:
+        pid, _ = os.waitpid(-1, 0)
+        probes.remove(pid)
+        try:
+            following = arm(caps, "")
+        except OSError:
+            following = 0  # its jail has ended
+        print(f"rang {following}", flush=True)
+        if not probes:
+            break
+
+
+def insist(caps: int, tries: int) -> int:
+    """Try to have a probe, as the jail's root, until there is one; return how often in vain."""
+    os.setresuid(0, 0, 0)
+    for failed in range(tries):
+        try:
+            arm(caps, "")
+        except OSError:
+            continue
+        return failed
+    return tries
 
 
 def end() -> None:
@@ -103,7 +138,7 @@ def main() -> None:
     secret_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     caps &= held_caps()
     join(init)
-    print("ready", flush=True)
+    print("ready", os.getpid(), flush=True)
     for line in sys.stdin:
         words = line.split()
         if words[0] == "arm":
@@ -114,9 +149,14 @@ def main() -> None:
         elif words[0] == "reap":  # with a bound that the naive author did not think of
             blocking = 0 if words[-1] == "block" else os.WNOHANG
             print(*os.waitpid(int(words[1]), blocking), flush=True)
+        elif words[0] == "serve":
+            serve(caps, int(words[1]))
+        elif words[0] == "insist":
+            print(insist(caps, int(words[1])), flush=True)
         elif words[0] == "end":
-            end()
-            print("ok", flush=True)
+            break
+    end()
+    print("ended", flush=True)
     os.close(secret_fd)
 
 

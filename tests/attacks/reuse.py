@@ -2,12 +2,14 @@
 """Attacks 19 and 20 as a program: a jail goes and another takes its number.
 
 To be run as PID 1's shadow in a PID namespace of its own, where the numbers can
-be chosen (/proc/sys/kernel/ns_last_pid).  Prints what came of it as JSON.
+be chosen (/proc/sys/kernel/ns_last_pid).  Prints what came of it as JSON: of jails, or
+of who signals a number ("signal").
 """
 
 import ctypes
 import json
 import os
+import select
 import signal
 import sys
 from pathlib import Path
@@ -84,6 +86,25 @@ def naive() -> bool:
     return wrong
 
 
+def stranger() -> bool:
+    """Remember the number of a probe that the kernel reaps; say whether another gets its signal."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    numbers = []
+    for _ in range(2):
+        Path("/proc/sys/kernel/ns_last_pid").write_text(str(NUMBER - 1), encoding="ascii")
+        pid = os.fork()
+        if pid == 0:
+            while True:
+                signal.pause()
+        numbers.append(pid)
+        pidfd = os.pidfd_open(pid)
+        # The probe of the first turn is the jail's to kill; then we withdraw it, by its number.
+        os.kill(numbers[0], signal.SIGKILL)
+        select.select([pidfd], [], [])
+        os.close(pidfd)
+    return numbers == [NUMBER, NUMBER]
+
+
 def members(init: int) -> int:
     """Count who is in a jail besides its init."""
     theirs = space(init)
@@ -140,7 +161,9 @@ def attack(moment: str) -> str:
 BACKEND = this_system()
 PIDFS = _has_pidfs()
 
-if __name__ == "__main__":
+if __name__ == "__main__" and sys.argv[1] == "signal":
+    print(json.dumps({"stranger": stranger()}))
+elif __name__ == "__main__":
     told: dict[str, int] = {}
     for turn in range(ROUNDS):
         moment = ("resolved", "started")[turn % 2]

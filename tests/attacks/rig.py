@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import re
-import select
 import signal
 import socket
 import subprocess
@@ -15,15 +14,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.helper.parent import status, wait_asleep
+from tests.helper.parent import wait_asleep
 from tests.kernel.events import PATIENCE_SECONDS
 
 LONGEST_SECONDS = max(60.0, PATIENCE_SECONDS)
 """A failure's bound, never a wait."""
 SECRET = "hunter2-of-the-host"
-JAILDAEMON = [sys.executable, "-m", "jaildaemon"]
 HERE = Path(__file__).parent
-NAIVE = HERE / "naive.py"
 STRICT = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-static"]
 
 
@@ -33,6 +30,25 @@ def build(program: Path, *arguments: str | Path) -> Path:
     return program
 
 
+def build_helper(directory: Path, flags: str) -> Path:
+    """Compile a helper that differs from the product's by what `flags` say."""
+    script = HERE.parents[1] / "helper" / "build.sh"
+    subprocess.run(["sh", script, directory], check=True, env={**os.environ, "CFLAGS": flags})
+    return directory / "jailprobe"
+
+
+def jaildaemon(helper: Path | None = None) -> list[str]:
+    """Return the command; with another helper than the product's, if one is given."""
+    script = (
+        "import sys; from pathlib import Path; import jaildaemon.backends as b;"
+        "b.HELPER = Path(sys.argv.pop(1)); b.this_system.__defaults__ = (b.HELPER,);"
+        "from jaildaemon.cli.main import main; sys.exit(main())"
+    )
+    if helper is None:
+        return [sys.executable, "-m", "jaildaemon"]
+    return [sys.executable, "-c", script, str(helper)]
+
+
 class Daemon:
     """`jaildaemon -D -F` with a socket of its own."""
 
@@ -40,14 +56,16 @@ class Daemon:
         self,
         directory: Path,
         *,
-        wrap: Iterable[str] = (),
+        wrap: Iterable[str | Path] = (),
         environment: Mapping[str, str] | None = None,
+        helper: Path | None = None,
     ) -> None:
         self.socket = str(directory / "pipe")
         self.lines: list[str] = []
         self._news = threading.Condition()
         self._at = 0
-        command = [*JAILDAEMON, "-D", "-F", "-f", self.socket, "-p", str(directory / "pid")]
+        files = ["-f", self.socket, "-p", str(directory / "pid")]
+        command = [*jaildaemon(helper), "-D", "-F", *files]
         self._process = subprocess.Popen(
             [*wrap, *command],
             stderr=subprocess.PIPE,
@@ -166,60 +184,3 @@ class Daemon:
         self._reader.join(LONGEST_SECONDS)
         assert self._process.stderr is not None
         self._process.stderr.close()
-
-
-class Naive:
-    """naive.py, running."""
-
-    def __init__(self, init: int, caps: int, directory: Path) -> None:
-        (directory / "host-secret").write_text(SECRET, encoding="ascii")
-        self._process = subprocess.Popen(
-            [sys.executable, "-S", NAIVE, str(init), f"{caps:x}", directory],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "NAIVE_SECRET": SECRET},
-            text=True,
-            bufsize=1,
-        )
-        self._caps = caps
-        assert self._line() == "ready"
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], LONGEST_SECONDS)
-        assert ready, "the naive one hangs"
-        return self._process.stdout.readline().rstrip("\n")
-
-    def ask(self, words: str) -> str:
-        """Have it do something; return what it says."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{words}\n")
-        self._process.stdin.flush()
-        return self._line()
-
-    def arm(self) -> int:
-        """Fork a probe; return its pid."""
-        return int(self.ask("arm"))
-
-    def standing(self) -> int:
-        """Fork a probe; return its pid when it has given up what it will."""
-        pid = self.arm()
-        for _ in range(1_000_000):
-            if int(status(pid)["CapEff"], 16) & ~self._caps == 0:
-                break
-        return pid
-
-    def end(self, pid: int) -> None:
-        """Kill a probe and reap it."""
-        self.ask(f"kill {pid}")
-        self.ask(f"reap {pid} block")
-
-    def close(self) -> None:
-        """End it and its probes."""
-        with contextlib.suppress(BrokenPipeError):
-            self.ask("end")
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            pipe.close()

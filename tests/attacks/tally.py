@@ -21,7 +21,7 @@ class Tally:
         assert attempts > 0, f"{name}: nothing was tried"
         assert wins == 0, f"{name} SUCCEEDED AGAINST US: {wins} of {attempts}: {how}"
 
-    def control(self, name: str, wins: int, how: str = "") -> None:
+    def control(self, name: str, wins: int | bool, how: str = "") -> None:
         """Note the same attack on the naive probe: it must win."""
         assert wins > 0, f"{name}: the naive probe withstood, so nothing is proved"
         self.controls[name] = how or str(wins)

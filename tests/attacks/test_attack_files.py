@@ -5,103 +5,225 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from jaildaemon.backends import HELPER
-from tests.attacks.rig import JAILDAEMON, LONGEST_SECONDS
+from tests.attacks.rig import HERE, LONGEST_SECONDS, jaildaemon
 from tests.attacks.tally import Tally
 
-
-def _start(directory: Path, *, helper: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Start a daemon that must not start."""
-    files = ["-f", str(directory / "pipe"), "-p", str(directory / "pid")]
-    arguments = [*JAILDAEMON, "-D", "-F", *files]
-    if helper:
-        program = (
-            "import sys; from pathlib import Path; import jaildaemon.backends as b;"
-            "b.HELPER = Path(sys.argv.pop(1)); b.this_system.__defaults__ = (b.HELPER,);"
-            "from jaildaemon.cli.main import main; sys.exit(main())"
-        )
-        arguments = [sys.executable, "-c", program, str(helper), "-D", "-F", *files]
-    return subprocess.run(
-        arguments, capture_output=True, text=True, check=False, timeout=LONGEST_SECONDS
-    )
+USER = 1000
+EVIL = "id -u >victim"
+CHANGED = "! grep -q precious victim"
+JOURNAL = "var/state/journal.jsonl"
 
 
-Spoil = Callable[[Path], object]
+@dataclass(frozen=True)
+class Case:
+    """What lies there, in sh(1), and how a user has the naive daemon by it."""
+
+    spoil: str
+    """Done by root, as an administrator who does not think of it."""
+    why: str
+    """What ours says."""
+    lost: str | None = CHANGED
+    """True when the naive daemon has lost; None where it loses nothing (SECURITY.md)."""
+    plant: str = "true"
+    """What the user does before the naive daemon starts."""
+    meet: str | None = None
+    """What the user does meanwhile: the other end of a fifo."""
+    strike: str = "true"
+    """What the user does afterwards."""
 
 
-def _victim(directory: Path) -> Path:
-    return directory / "victim"
+OTHERS = "can be written by others than root"
+USERS = f"belongs to uid {USER}, not to root"
+IRREGULAR = "is not a regular file"
+REPLACED = {"strike": "mv pipe old && ln -s /nowhere pipe", "lost": "test -L pipe"}
+LINES = f"echo '{EVIL}' >"
+TOLD = "test -s told"
 
-
-def _given_away(path: Path) -> None:
-    path.touch()
-    os.chown(path, 1000, 1000)
-
-
-def _given_to_a_group(directory: Path) -> None:
-    directory.chmod(0o770)
-    os.chown(directory, 0, 1000)
-
-
-SPOILERS: dict[str, Spoil] = {
-    "the directory is anybody's": lambda d: d.chmod(0o777),
-    "the directory is a group's": _given_to_a_group,
-    "the directory is a user's": lambda d: os.chown(d, 1000, 1000),
-    "the lock is a link": lambda d: (d / "pipe.lock").symlink_to(_victim(d)),
-    "the pidfile is a link": lambda d: (d / "pid").symlink_to(_victim(d)),
-    "the pidfile is another name of a file": lambda d: (d / "pid").hardlink_to(_victim(d)),
-    "the lock is a fifo": lambda d: os.mkfifo(d / "pipe.lock"),
-    "the pidfile is a fifo": lambda d: os.mkfifo(d / "pid"),
-    "the pidfile is a directory": lambda d: (d / "pid").mkdir(),
-    "the lock is a user's": lambda d: _given_away(d / "pipe.lock"),
-    "the pidfile is anybody's": lambda d: os.close(os.open(d / "pid", os.O_CREAT, 0o666)),
-    "the socket is a link": lambda d: (d / "pipe").symlink_to(_victim(d)),
-    "the socket is a fifo": lambda d: os.mkfifo(d / "pipe"),
-    "the socket is a file": lambda d: (d / "pipe").touch(),
+CASES = {
+    "the directory is anybody's": Case("chmod 777 .", OTHERS, **REPLACED),
+    "the directory is a group's": Case(f"chgrp {USER} . && chmod 770 .", OTHERS, **REPLACED),
+    "the directory is a user's": Case(f"chown {USER} .", USERS, **REPLACED),
+    "the lock is a link": Case("ln -s victim pipe.lock", "is a symbolic link"),
+    "the pidfile is a link": Case("ln -s victim pid", "is a symbolic link"),
+    "the pidfile has another name": Case("ln victim pid", "has another name (a hard link)"),
+    "the lock is a fifo": Case("mkfifo -m 666 pipe.lock", IRREGULAR, TOLD, meet="cat pipe.lock"),
+    "the pidfile is a fifo": Case("mkfifo -m 666 pid", IRREGULAR, TOLD, meet="cat pid"),
+    "the pidfile is a directory": Case("mkdir pid", "Is a directory", None),
+    "the lock is a user's": Case(
+        f": >pipe.lock; chown {USER} pipe.lock",
+        USERS,
+        "grep -qx 1 pipe.lock",
+        strike="echo 1 >pipe.lock",
+    ),
+    "the pidfile is anybody's": Case(
+        ": >pid; chmod 666 pid", OTHERS, "grep -qx 1 pid", strike="echo 1 >pid"
+    ),
+    "the socket is a link": Case(
+        "ln -s victim pipe", "exists and is not a socket", "test ! -L pipe"
+    ),
+    "the socket is a fifo": Case("mkfifo pipe", "exists and is not a socket", "test ! -p pipe"),
+    "the socket is a file": Case("cp victim pipe", "exists and is not a socket", "test ! -f pipe"),
+    "the state is anybody's": Case(
+        "mkdir -m 777 var/state", "nobody else may write there", plant=LINES + JOURNAL
+    ),
+    "the state is a user's": Case(
+        f"mkdir var/state; chown {USER} var/state",
+        "must belong to us",
+        plant=LINES + JOURNAL,
+    ),
+    "above the state others may write": Case(
+        "chmod 777 var; mkdir -m 700 var/state",
+        f"/var {OTHERS}",
+        plant=f"mv var/state var/old; mkdir var/state; {LINES}{JOURNAL}",
+    ),
+    "the state is a link": Case(
+        "mkdir -m 777 more; ln -s ../more var/state",
+        "Not a directory" if sys.platform == "linux" else "is a symbolic link",
+        plant=f"{LINES}more/journal.jsonl",
+    ),
+    "the state is a fifo": Case("mkfifo -m 666 var/state", "File exists", None),
+    "the journal is a fifo": Case(
+        f"mkdir var/state; mkfifo -m 666 {JOURNAL}",
+        f"the journal: {IRREGULAR}",
+        meet=LINES + JOURNAL,
+    ),
+    "the journal is a user's": Case(
+        f"mkdir var/state; : >{JOURNAL}; chown {USER} {JOURNAL}",
+        f"the journal: {USERS}",
+        plant=LINES + JOURNAL,
+    ),
+    "the journal is a link": Case(
+        f": >notes; chmod 666 notes; mkdir var/state; ln -s ../../notes {JOURNAL}",
+        "the journal: Too many",  # levels of symbolic links (Linux), links (FreeBSD)
+        plant=f"{LINES}notes",
+    ),
+    "the rules are anybody's": Case(
+        "chmod 666 etc/rules.toml", OTHERS, plant=f"{LINES}etc/rules.toml"
+    ),
+    "the rules are a user's": Case(
+        f"chown {USER} etc/rules.toml", USERS, plant=f"{LINES}etc/rules.toml"
+    ),
+    "above the rules others may write": Case(
+        "chmod 777 etc", f"/etc {OTHERS}", plant=f"rm -f etc/rules.toml; {LINES}etc/rules.toml"
+    ),
+    "the rules are a link": Case(
+        ": >notes; chmod 666 notes; rm etc/rules.toml; ln -s ../notes etc/rules.toml",
+        "is a symbolic link",
+        plant=f"{LINES}notes",
+    ),
+    "the rules are a fifo": Case(
+        "rm etc/rules.toml; mkfifo -m 666 etc/rules.toml", IRREGULAR, meet=f"{LINES}etc/rules.toml"
+    ),
 }
-SPOILT = """\
-the directory is anybody's|can be written by others than root
-the directory is a group's|can be written by others than root
-the directory is a user's|belongs to uid 1000, not to root
-the lock is a link|is a symbolic link
-the pidfile is a link|is a symbolic link
-the pidfile is another name of a file|has another name (a hard link)
-the lock is a fifo|is not a regular file
-the pidfile is a fifo|is not a regular file
-the pidfile is a directory|Is a directory
-the lock is a user's|belongs to uid 1000, not to root
-the pidfile is anybody's|can be written by others than root
-the socket is a link|exists and is not a socket
-the socket is a fifo|exists and is not a socket
-the socket is a file|exists and is not a socket
-"""
 
 
-@pytest.mark.parametrize(
-    ("how", "why"), [line.split("|") for line in SPOILT.splitlines()], ids=lambda text: text[:40]
-)
+class Place:
+    """A directory for one daemon's files, which others may reach."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir()
+        path.chmod(0o755)
+        (path / "victim").write_text("precious", encoding="ascii")
+        for name in ("etc", "var"):
+            (path / name).mkdir()
+        (path / "etc/rules.toml").touch()
+
+    def root(self, script: str) -> bool:
+        """Say whether it succeeds."""
+        return subprocess.run(["/bin/sh", "-c", script], cwd=self.path, check=False).returncode == 0
+
+    def user(self, script: str) -> subprocess.Popen[bytes]:
+        """Begin it as somebody else."""
+        with (self.path / "told").open("ab") as told:
+            return subprocess.Popen(
+                ["/bin/sh", "-c", script],
+                cwd=self.path,
+                stdout=told,
+                user=USER,
+                group=USER,
+                extra_groups=[],
+            )
+
+    def begin_naive(self, case: Case) -> None:
+        """Have the naive daemon start, with a user in its way."""
+        assert self.user(case.plant).wait(LONGEST_SECONDS) == 0
+        with ExitStack() as stack:
+            if case.meet:
+                waiting = stack.enter_context(self.user(case.meet))
+                stack.callback(waiting.kill)  # where nobody met it
+            subprocess.run(
+                [sys.executable, HERE / "naive_start.py", self.path],
+                check=True,
+                timeout=LONGEST_SECONDS,
+            )
+            if case.meet:
+                assert waiting.wait(LONGEST_SECONDS) == 0
+        assert self.user(case.strike).wait(LONGEST_SECONDS) == 0
+
+    def running(self, helper: Path | None = None) -> subprocess.Popen[str]:
+        """Have ours start."""
+        files = ["-f", str(self.path / "pipe"), "-p", str(self.path / "pid")]
+        files += ["--config", str(self.path / "etc/rules.toml")]
+        arguments = ["-D", "-F", *files, "--state-dir", str(self.path / "var/state")]
+        command = [*jaildaemon(helper), *arguments]
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    def refused(self, helper: Path | None = None) -> tuple[int, str]:
+        """Have ours start, which it must not; return its status and what it says."""
+        with self.running(helper) as daemon:
+            try:
+                said = daemon.communicate(timeout=LONGEST_SECONDS)[1]
+            finally:
+                daemon.kill()
+            return daemon.returncode, said
+
+
+@pytest.fixture
+def places(attacker: Path) -> Iterator[tuple[Place, Place]]:
+    """Give one for the naive daemon, and one like it for ours."""
+    assert attacker.exists()  # or this is not root
+    above = Path(tempfile.mkdtemp(prefix="jdfiles"))
+    above.chmod(0o755)
+    mask = os.umask(0o022)
+    yield Place(above / "naive"), Place(above / "ours")
+    os.umask(mask)
+    shutil.rmtree(above)
+
+
+@pytest.mark.parametrize("how", CASES)
 def test_what_others_could_have_put_there_is_refused(
-    how: str, why: str, tmp_path: Path, attacker: Path, tally: Tally
+    how: str, places: tuple[Place, Place], tally: Tally
 ) -> None:
-    assert attacker.exists()
-    directory = tmp_path / "run"
-    directory.mkdir()
-    _victim(directory).write_text("precious", encoding="ascii")
-    mask = os.umask(0)
-    try:
-        SPOILERS[how](directory)
-    finally:
-        os.umask(mask)
-    done = _start(directory)
-    assert done.returncode in (1, 5), done
-    assert why in done.stderr
-    assert _victim(directory).read_text(encoding="ascii") == "precious"
-    tally.attack(f"files: {how}", 1, 0)
+    case, (naive, ours) = CASES[how], places
+    for place in places:
+        assert place.root(case.spoil)
+    if case.lost:
+        naive.begin_naive(case)
+        tally.control(f"files: {how}", int(naive.root(case.lost)))
+    code, said = ours.refused()
+    assert code in (1, 5), said
+    assert case.why in said
+    tally.attack(f"files: {how}", 1, int(ours.root(CHANGED)))
+
+
+def test_where_nobody_else_could_write_it_starts(places: tuple[Place, Place]) -> None:
+    """What is refused above is refused for that alone."""
+    _, ours = places
+    with ours.running() as daemon:
+        assert daemon.stderr is not None
+        assert any(" serves " in line for line in daemon.stderr)
+        daemon.terminate()
+        assert daemon.wait(LONGEST_SECONDS) == 0
 
 
 LINK = (
@@ -109,32 +231,28 @@ LINK = (
     if sys.platform == "linux"
     else "the helper is not a regular file"
 )
+SCRIPT = f"printf '#!/bin/sh\\n{EVIL}\\n' >"
+HELPERS = {
+    "user": Case(f"chown {USER} helper", f"the helper {USERS}", plant=f"{SCRIPT}helper"),
+    "writable": Case("chmod 757 helper", f"the helper {OTHERS}", plant=f"{SCRIPT}helper"),
+    "link": Case(
+        f"mv helper theirs; chown {USER} theirs; ln -s theirs helper", LINK, plant=f"{SCRIPT}theirs"
+    ),
+    "fifo": Case("rm helper; mkfifo helper", "the helper is not a regular file", None),
+}
 
 
-@pytest.mark.parametrize(
-    ("how", "why"),
-    [
-        ("user", "the helper belongs to uid 1000, not to root"),
-        ("writable", "the helper can be written by others than root"),
-        ("link", LINK),
-        ("fifo", "the helper is not a regular file"),
-    ],
-)
+@pytest.mark.parametrize("how", HELPERS)
 def test_a_helper_that_others_could_change_is_refused(
-    how: str, why: str, tmp_path: Path, attacker: Path, tally: Tally
+    how: str, places: tuple[Place, Place], tally: Tally
 ) -> None:
-    assert attacker.exists()
-    helper = tmp_path / "jailprobe"
-    if how == "link":
-        helper.symlink_to(HELPER)
-    elif how == "fifo":
-        os.mkfifo(helper)
-    else:
-        shutil.copy(HELPER, helper)
-        if how == "user":
-            os.chown(helper, 1000, 1000)
-        else:
-            helper.chmod(0o757)
-    done = _start(tmp_path, helper=helper)
-    assert (done.returncode, why in done.stderr) == (1, True), done
-    tally.attack(f"helper: {how}", 1, 0)
+    case, (naive, ours) = HELPERS[how], places
+    for place in places:
+        shutil.copy(HELPER, place.path / "helper")
+        assert place.root(case.spoil)
+    if case.lost:
+        naive.begin_naive(case)
+        tally.control(f"helper: {how}", int(naive.root(case.lost)))
+    code, said = ours.refused(ours.path / "helper")
+    assert (code, case.why in said) == (1, True), said
+    tally.attack(f"helper: {how}", 1, int(ours.root(CHANGED)))

@@ -13,8 +13,9 @@ if sys.platform != "linux":
     pytest.skip("cannot: the Linux attacker", allow_module_level=True)
 assert sys.platform == "linux"
 
-from tests.attacks.cage import PLANS
-from tests.attacks.linux_fixtures import Bell, Make, freeze, served
+from tests.attacks.cage import PLANS, Cage
+from tests.attacks.linux_fixtures import Bell, Make, MakeNaive, freeze, served
+from tests.attacks.linux_naive import Naive, wait_state
 from tests.attacks.rig import LONGEST_SECONDS, Daemon
 from tests.attacks.tally import Tally
 from tests.helper.parent import status, wait_readable
@@ -30,10 +31,22 @@ def _resident_kib(pid: int) -> int:
     return int(status(pid)["VmRSS"].split()[0])
 
 
+def _flooded(cage: Cage, naive: Naive, number: signal.Signals, rings: int) -> int:
+    """Flood the naive daemon until it has rung so often; return how often."""
+    naive.serve(1)
+    cage.ask(f"start flood {number:d}")
+    rung = sum(naive.rang() > 0 for _ in range(rings))
+    cage.counts("stop")
+    naive.close()
+    return rung
+
+
 def test_a_flood_of_the_signal_runs_what_the_limit_allows(
-    make_cage: Make, daemon: Daemon, other: Bell, tally: Tally
+    make_cage: Make, make_naive: MakeNaive, daemon: Daemon, other: Bell, tally: Tally
 ) -> None:
     cage = make_cage(PLANS["docker"])
+    rung = _flooded(cage, make_naive(cage), signal.SIGHUP, 10 * RUNS)
+    tally.control("flood of the signal", rung - RUNS, f"{rung} runs")
     policy = {"respawn": "now", "limit": f"{RUNS}/1h"}
     wish = {"jail": str(cage.init), "command": ":", "title": "BELL"}
     served(other, tally, "before the flood")
@@ -55,10 +68,12 @@ def test_a_flood_of_the_signal_runs_what_the_limit_allows(
 
 
 def test_a_flood_of_kills_is_no_trigger_and_costs_nobody_else(
-    make_cage: Make, daemon: Daemon, other: Bell, tally: Tally
+    make_cage: Make, make_naive: MakeNaive, daemon: Daemon, other: Bell, tally: Tally
 ) -> None:
     """A probe that is killed takes its rule along, armed or while it is being armed."""
     cage = make_cage(PLANS["docker"])
+    rung = _flooded(cage, make_naive(cage), signal.SIGKILL, 100)
+    tally.control("flood of kills", rung, f"{rung} false runs, and as many probes")
     cage.ask(f"start flood {signal.SIGKILL:d}")
     for n in range(100):
         wish = {"jail": str(cage.init), "command": ":", "title": f"B{n:02}L"}
@@ -72,11 +87,19 @@ def test_a_flood_of_kills_is_no_trigger_and_costs_nobody_else(
 
 
 def test_the_daemon_ends_though_its_probes_are_held(
-    make_cage: Make, tmp_path: Path, freezer: Path, tally: Tally
+    make_cage: Make, make_naive: MakeNaive, tmp_path: Path, freezer: Path, tally: Tally
 ) -> None:
     """Stopped, frozen, and dead in the hands of a tracer."""
     daemon = Daemon(tmp_path)
     cage, privileged = make_cage(PLANS["docker"]), make_cage(PLANS["privileged"])
+    naive = make_naive(privileged)
+    pid = naive.standing()
+    privileged.ask(f"start hold {privileged.number(pid)}")
+    naive.say("end")
+    wait_state(pid, "Z")
+    tally.control("end with held probes", naive.waits() and naive.silent())
+    assert privileged.counts("stop")["wins"] == "1"
+    assert naive.line() == "ended"
     stopped = daemon.attach(cage.init, "STOPPED")
     frozen = daemon.attach(cage.init, "FROZEN")
     held = daemon.attach(privileged.init, "HELD")

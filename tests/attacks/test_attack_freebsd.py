@@ -16,8 +16,9 @@ import pytest
 if not sys.platform.startswith("freebsd"):
     pytest.skip("cannot: the FreeBSD attacker", allow_module_level=True)
 
-from tests.attacks.freebsd_rig import Talker
+from tests.attacks.freebsd_rig import Naive
 from tests.attacks.rig import Daemon
+from tests.attacks.talker import Talker
 from tests.attacks.tally import Tally
 
 TARGETS = 2000
@@ -27,7 +28,7 @@ NAIVE_MOST = 60
 
 
 def test_racing_the_entry_gains_nothing_on_freebsd(
-    jid: int, inside: Talker, naive: Talker, daemon: Daemon, tally: Tally
+    jid: int, inside: Talker, naive: Naive, daemon: Daemon, tally: Tally
 ) -> None:
     inside.ask("start race")
     pids = []
@@ -63,7 +64,7 @@ def _won(lines: list[str]) -> set[str]:
 
 
 def test_a_standing_probe_shows_nothing_on_freebsd(
-    jid: int, inside: Talker, naive: Talker, daemon: Daemon, tally: Tally
+    jid: int, inside: Talker, naive: Naive, daemon: Daemon, tally: Tally
 ) -> None:
     pid = naive.asked("arm")
     lines = inside.ask(f"look {pid}")
@@ -94,7 +95,7 @@ def procfs(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_procfs_in_the_jail_shows_no_memory_and_no_registers(
-    jid: int, inside: Talker, naive: Talker, daemon: Daemon, procfs: Path, tally: Tally
+    jid: int, inside: Talker, naive: Naive, daemon: Daemon, procfs: Path, tally: Tally
 ) -> None:
     pid = naive.asked("arm")
     won = _won(inside.ask(f"procfs {pid} {procfs}"))
@@ -116,7 +117,7 @@ def _procstat(jid: int, option: str, pid: str) -> list[str]:
 
 
 def test_procstat_in_the_jail_shows_no_descriptor_map_or_environment(
-    jid: int, naive: Talker, daemon: Daemon, tally: Tally
+    jid: int, naive: Naive, daemon: Daemon, tally: Tally
 ) -> None:
     pid = naive.asked("arm")
     for option in ("-f", "-v", "-e"):
@@ -127,31 +128,38 @@ def test_procstat_in_the_jail_shows_no_descriptor_map_or_environment(
     tally.attack("procstat", 4, len(shown), str(shown))
 
 
-P_PID, PROC_TRACE_STATUS = 0, 8  # sys/wait.h, sys/procctl.h
+P_PID = 0  # sys/wait.h
+PROC_TRACE_STATUS, PROC_NO_NEW_PRIVS_STATUS = 8, 20  # sys/procctl.h
+NO_NEW_PRIVS = 1
 
 
-def _trace_status(pid: int) -> int:
-    """Return what procctl(2) says: -1 of what nobody may trace, 0 of what nobody traces."""
+def _procctl(pid: int, what: int) -> int:
+    """Return what procctl(2) says; of tracing -1 where nobody may, 0 where nobody does."""
     libc, found = ctypes.CDLL(None, use_errno=True), ctypes.c_int(99)
-    number = ctypes.c_int64(pid)
-    assert libc.procctl(P_PID, number, PROC_TRACE_STATUS, ctypes.byref(found)) == 0
+    assert libc.procctl(P_PID, ctypes.c_int64(pid), what, ctypes.byref(found)) == 0
     return found.value
 
 
 def test_the_final_state_as_seen_from_outside_on_freebsd(
-    jid: int, naive: Talker, daemon: Daemon, tally: Tally
+    jid: int, naive: Naive, daemon: Daemon, tally: Tally
 ) -> None:
     """From the daemon's own arming: attack 1 with a parent that leaks."""
-    naives = int(naive.asked("arm"))
-    assert _trace_status(naives) == 0
-    naive.asked(f"kill {naives}")
-    pid = daemon.attach(jid, "BELL")
 
     def shown(*option: str) -> list[str]:
         command = ["procstat", *option, str(pid)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         return done.stdout.splitlines()[1:]
 
+    pid = int(naive.asked("arm"))
+    other = ["traceable"] * (_procctl(pid, PROC_TRACE_STATUS) == 0)
+    other += ["files"] * any(line.split()[2].isdecimal() for line in shown("-f"))
+    other += ["environment"] * ("=" in " ".join(shown("-e")))
+    other += ["no capability mode"] * ("C" not in shown("-s")[0].split()[9])
+    other += ["new privileges"] * (_procctl(pid, PROC_NO_NEW_PRIVS_STATUS) != NO_NEW_PRIVS)
+    assert len(other) == 5, other
+    tally.control("final state", len(other), " ".join(other))
+    naive.asked(f"kill {pid}")
+    pid = daemon.attach(jid, "BELL")
     kinds = {line.split()[2] for line in shown("-f")}
     assert kinds <= {"text", "cwd", "root", "jail"}
     assert "=" not in " ".join(shown("-e"))
@@ -159,31 +167,32 @@ def test_the_final_state_as_seen_from_outside_on_freebsd(
     words = credentials.split()
     assert words[2:8] == ["0"] * 6  # effective, real and saved ids
     assert "C" in words[9]  # capability mode
-    assert _trace_status(pid) == -1  # P2_NOTRACE
+    assert _procctl(pid, PROC_TRACE_STATUS) == -1  # P2_NOTRACE
+    assert _procctl(pid, PROC_NO_NEW_PRIVS_STATUS) == NO_NEW_PRIVS
     words = [word for name in ("ppid", "pgid", "sid", "tty", "jid") for word in ("-o", f"{name}=")]
     command = ["ps", *words, "-p", str(pid)]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert told == [str(daemon.pid), str(pid), str(pid), "-", str(jid)]
-    tally.attack("final state", 7, 0)
+    tally.attack("final state", 8, 0)
 
 
 def test_a_held_naive_probe_hangs_and_ours_cannot_be_held(
-    jid: int, inside: Talker, naive: Talker, daemon: Daemon, tally: Tally
+    jid: int, inside: Talker, naive: Naive, daemon: Daemon, tally: Tally
 ) -> None:
     held_pid = int(naive.asked("arm"))
     inside.ask(f"start hold {held_pid}")
     os.kill(held_pid, signal.SIGKILL)
     assert naive.asked(f"reap {held_pid}") == "0 0"
+    tally.control("hold", naive.hangs(held_pid))
     held = inside.counts("stop")
-    tally.control("hold", int(held["wins"]))
+    assert held["wins"] == "1"
+    assert naive.line().split()[0] == str(held_pid)
     pid = daemon.attach(jid, "BELL")
     inside.ask(f"start hold {pid}")
     os.kill(pid, signal.SIGHUP)
     daemon.wait_log("run .* ended")
     held = inside.counts("stop")
     tally.attack("hold", int(held["attempts"]), int(held["wins"]))
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(held_pid, signal.SIGKILL)
 
 
 def _sysctl(*words: str) -> str:
@@ -192,7 +201,7 @@ def _sysctl(*words: str) -> str:
 
 
 def test_no_core_is_left_by_a_probe_that_crashes(
-    jid: int, inside: Talker, naive: Talker, daemon: Daemon, tmp_path: Path, tally: Tally
+    jid: int, inside: Talker, naive: Naive, daemon: Daemon, tmp_path: Path, tally: Tally
 ) -> None:
     """Attack 5, where an administrator has cores of who changed its rights (security(7))."""
     with contextlib.ExitStack() as stack:

@@ -16,7 +16,8 @@ assert sys.platform == "linux"
 from jaildaemon.backends import HELPER
 from tests.attacks.cage import PLANS, UNPRIVILEGED, Cage, Plan
 from tests.attacks.linux_fixtures import Make, MakeNaive
-from tests.attacks.naive import held_caps
+from tests.attacks.linux_naive import NAIVE
+from tests.attacks.naive import RUNG, held_caps
 from tests.attacks.rig import HERE, SECRET, STRICT, Daemon, build
 from tests.attacks.tally import Tally
 from tests.helper.parent import status, wait_readable
@@ -89,9 +90,13 @@ def test_the_root_of_a_privileged_jail_finds_nothing_of_the_host_either(
 
 
 def test_other_rules_are_not_in_the_memory_of_a_probe(
-    make_cage: Make, daemon: Daemon, tally: Tally
+    make_cage: Make, make_naive: MakeNaive, daemon: Daemon, tally: Tally
 ) -> None:
     cage = make_cage(PLANS["privileged"])
+    number = cage.number(make_naive(cage).standing())
+    for word in (SECRET, str(NAIVE)):  # its rules, and what it is
+        (found,) = cage.ask(f"scan {number} {word}")
+        tally.control(f"scan for {word}", found.endswith("found 1"))
     daemon.attach(cage.init, "OTHER-TITLE", command=f": {SECRET}")
     number = cage.number(daemon.attach(cage.init, "BELL"))
     for word in (SECRET, "OTHER-TITLE", "JAILDAEMON", str(HELPER)):
@@ -156,10 +161,16 @@ STATE = {
 
 @pytest.mark.parametrize("kind", PLANS)
 def test_the_final_state_as_seen_from_outside(
-    kind: str, make_cage: Make, daemon: Daemon, tally: Tally
+    kind: str, make_cage: Make, make_naive: MakeNaive, daemon: Daemon, tally: Tally
 ) -> None:
     """From the daemon's own arming, not a test's: attack 1 with a parent that leaks."""
     cage = make_cage(PLANS[kind])
+    naive = make_naive(cage).standing()
+    other = [name for name in STATE if status(naive)[name] != STATE[name]]
+    other += [name for name in ("fd", "fdinfo") if os.listdir(f"/proc/{naive}/{name}")]
+    other += ["environ"] * (SECRET.encode() in Path(f"/proc/{naive}/environ").read_bytes())
+    assert {"NoNewPrivs", "Seccomp", "CapEff", "fd", "environ"} <= {*other}
+    tally.control(f"final state {kind}", len(other), " ".join(other))
     pid = daemon.attach(cage.init, "BELL")
     proc = Path(f"/proc/{pid}")
     fields = status(pid)
@@ -195,9 +206,17 @@ def _inject(cage: Cage, daemon: Daemon, how: str, call: int, argument: int = 0) 
 
 
 def test_only_two_system_calls_are_left_even_to_a_tracer(
-    make_cage: Make, daemon: Daemon, tally: Tally
+    make_cage: Make, make_naive: MakeNaive, daemon: Daemon, tally: Tally
 ) -> None:
     cage = make_cage(PLANS["privileged"])
+    naive = make_naive(cage)
+    number = cage.number(naive.standing())
+    found = cage.ask(f"inject {number} {GETPID[MACHINE]} 0")
+    tally.control("injected system calls", found == [f"returned {number}"], str(found))
+    number = cage.number(pid := naive.standing())
+    assert cage.ask(f"inject {number} {EXIT_GROUP[MACHINE]} {RUNG}") == [f"exit {RUNG}"]
+    code = int(naive.asked(f"reap {pid} block").split()[1])
+    tally.control("forged exit codes", os.waitstatus_to_exitcode(code) == RUNG)
     refused = 0
     for call in range(460):
         if call in (EXIT_GROUP[MACHINE], {"x86_64": 130, "aarch64": 133}[MACHINE]):

@@ -2,7 +2,6 @@
 """Attacks 9, 10, 13, 17: signals that are not the signal, and probes that are held."""
 
 import os
-import select
 import signal
 import sys
 from pathlib import Path
@@ -15,11 +14,11 @@ assert sys.platform == "linux"
 
 from tests.attacks.cage import PLANS
 from tests.attacks.linux_fixtures import Bell, Make, MakeNaive, freeze, served
+from tests.attacks.linux_naive import Naive, wait_state
 from tests.attacks.naive import RUNG
 from tests.attacks.rig import Daemon
 from tests.attacks.tally import Tally
 from tests.attacks.test_attack_proc import EXIT_GROUP, MACHINE
-from tests.helper.parent import status
 
 HUP = signal.SIGHUP
 # A terminal's three do not stop who is alone in an orphaned group (setsid did that).
@@ -27,18 +26,31 @@ IGNORED = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 IGNORED |= {signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH}
 # 32 and 33 are the C library's own, and signals to the kernel all the same.
 OTHERS = sorted(set(range(1, 65)) - {HUP})
+# Python ignores two of them, makes an exception of one, and one stops.
+FATAL = sorted(
+    set(OTHERS) - IGNORED - {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGSTOP}
+)
 
 
-def test_no_other_signal_is_a_trigger(make_cage: Make, daemon: Daemon, tally: Tally) -> None:
+def test_no_other_signal_is_a_trigger(
+    make_cage: Make, make_naive: MakeNaive, daemon: Daemon, tally: Tally
+) -> None:
     cage = make_cage(PLANS["docker"])
+    naive = make_naive(cage)
+    (pid,) = naive.serve(1)
+    for number in FATAL:
+        wait_state(pid, "S")
+        assert cage.ask(f"kill {cage.number(pid)} {number}") == ["ok"]
+        pid = naive.rang()
+    tally.control("every other signal", len(FATAL))
     for number in OTHERS:
         pid = daemon.attach(cage.init, f"S{number}x")
         assert cage.ask(f"kill {cage.number(pid)} {number}") == ["ok"]
         if number == signal.SIGSTOP:
-            _wait_state(pid, "T")
+            wait_state(pid, "T")
             assert cage.ask(f"kill {cage.number(pid)} {signal.SIGCONT:d}") == ["ok"]
         if number in IGNORED | {signal.SIGSTOP}:
-            _wait_state(pid, "S")
+            wait_state(pid, "S")
             daemon.detach_all()
         else:
             daemon.wait_log("gone: the probe died of ")
@@ -46,17 +58,15 @@ def test_no_other_signal_is_a_trigger(make_cage: Make, daemon: Daemon, tally: Ta
     tally.attack("every other signal", len(OTHERS), daemon.triggers())
 
 
-def _wait_state(pid: int, letter: str) -> None:
-    for _ in range(50_000):
-        if status(pid)["State"].startswith(letter):
-            return
-    raise AssertionError(status(pid))
-
-
 def test_a_broadcast_is_no_trigger_unless_it_is_the_signal(
-    make_cage: Make, daemon: Daemon, tally: Tally
+    make_cage: Make, make_naive: MakeNaive, daemon: Daemon, tally: Tally
 ) -> None:
     cage = make_cage(PLANS["docker"])
+    naive = make_naive(cage)
+    naive.serve(8)
+    assert cage.ask(f"kill -1 {signal.SIGTERM:d}") == ["ok"]
+    tally.control("broadcast of other signals", sum(naive.rang() > 0 for _ in range(8)))
+    naive.close()
     for number in (signal.SIGTERM, signal.SIGRTMIN + 5, signal.SIGRTMAX, signal.SIGKILL):
         daemon.attach_many(cage.init, 8)
         assert cage.ask(f"kill -1 {int(number)}") == ["ok"]
@@ -74,9 +84,15 @@ def test_a_broadcast_is_no_trigger_unless_it_is_the_signal(
 @pytest.mark.parametrize("kind", ["user-namespace", "all-but-ptrace"])
 @pytest.mark.parametrize("how", [0, 1], ids=["restart", "power-off"])
 def test_reboot_inside_is_no_trigger(
-    kind: str, how: int, make_cage: Make, daemon: Daemon, tally: Tally
+    kind: str, how: int, make_cage: Make, make_naive: MakeNaive, daemon: Daemon, tally: Tally
 ) -> None:
     """The kernel lets the jail's init "die by SIGHUP" then (reboot_pid_ns)."""
+    cage = make_cage(PLANS[kind])
+    naive = make_naive(cage)
+    naive.serve(1)
+    cage.tell(f"reboot {how}")
+    assert naive.rang() == 0
+    tally.control(f"reboot {kind} {how}", 1)
     cage = make_cage(PLANS[kind])
     daemon.attach_many(cage.init, 8)
     cage.tell(f"reboot {how}")
@@ -85,11 +101,19 @@ def test_reboot_inside_is_no_trigger(
     ended = int(cage.answer()[-1].removeprefix("ended "))
     assert os.WTERMSIG(ended) == (signal.SIGINT if how else HUP)
     if not how:  # who takes the init's own status for the bit is rung
-        tally.control(f"reboot {kind}", 1)
-    tally.attack(f"reboot {kind}", 8, daemon.triggers())
+        tally.control(f"reboot {kind}, its init", 1)
+    tally.attack(f"reboot {kind} {how}", 8, daemon.triggers())
 
 
-def test_the_end_of_the_jail_is_no_trigger(make_cage: Make, daemon: Daemon, tally: Tally) -> None:
+def test_the_end_of_the_jail_is_no_trigger(
+    make_cage: Make, make_naive: MakeNaive, daemon: Daemon, tally: Tally
+) -> None:
+    cage = make_cage(PLANS["docker"])
+    naive = make_naive(cage)
+    naive.serve(1)
+    os.kill(cage.init, signal.SIGKILL)
+    assert naive.rang() == 0
+    tally.control("end of the jail", 1)
     for end in (signal.SIGKILL, None):
         cage = make_cage(PLANS["docker"])
         daemon.attach_many(cage.init, 8)
@@ -110,10 +134,9 @@ def test_a_forged_exit_code_rings_the_naive_probe(
     cage = make_cage(PLANS["docker"])
     naive = make_naive(cage)
     pid = naive.standing()
-    _wait_state(pid, "S")
     call = f"inject {cage.number(pid)} {EXIT_GROUP[MACHINE]} {RUNG}"
     assert cage.ask(call) == [f"exit {RUNG}"]
-    _, code = naive.ask(f"reap {pid} block").split()
+    _, code = naive.asked(f"reap {pid} block").split()
     assert os.waitstatus_to_exitcode(int(code)) == RUNG
     tally.control("forged exit code", 1)
 
@@ -137,17 +160,52 @@ def test_what_root_may_do_to_its_processes_neither_rings_nor_silences(
     assert daemon.triggers() == 1
 
 
+def test_no_core_is_left_by_a_probe_that_crashes_on_linux(
+    make_cage: Make, make_naive: MakeNaive, daemon: Daemon, tally: Tally
+) -> None:
+    """Attack 5, with the limit of a core's size raised as far as the jail's root may."""
+    pattern = Path("/proc/sys/kernel/core_pattern").read_text(encoding="ascii").strip()
+    if pattern.startswith(("|", "/", "@")):
+        pytest.skip(f"cannot: this machine's cores do not go to where one crashed: {pattern}")
+    cage = make_cage(PLANS["docker"])
+    tree = Path(f"/proc/{cage.init}/root")
+    naive = make_naive(cage)
+    pid = naive.standing()
+    assert "won core" in cage.ask(f"nuisance {cage.number(pid)}")
+    cage.ask(f"kill {cage.number(pid)} {signal.SIGABRT:d}")
+    code = int(naive.asked(f"reap {pid} block").split()[1])
+    cores = [path for path in tree.iterdir() if path.name.startswith("core")]
+    tally.control("core", os.WCOREDUMP(code) and len(cores))
+    for core in cores:
+        core.unlink()
+    for number in (signal.SIGABRT, signal.SIGSEGV, signal.SIGQUIT):
+        pid = daemon.attach(cage.init, "BELL")
+        cage.ask(f"nuisance {cage.number(pid)}")
+        cage.ask(f"kill {cage.number(pid)} {number:d}")
+        daemon.wait_log("gone: the probe died of ")
+    cores = [path for path in tree.iterdir() if path.name.startswith("core")]
+    tally.attack("core", 3, len(cores))
+
+
 # --- probes that are held: the daemon serves the others --------------------------------
 
 
 def test_a_stopped_probe_stops_nothing_else(
-    make_cage: Make, daemon: Daemon, other: Bell, tally: Tally
+    make_cage: Make, make_naive: MakeNaive, daemon: Daemon, other: Bell, tally: Tally
 ) -> None:
     cage = make_cage(PLANS["docker"])
+    naive = make_naive(cage)
+    pid = naive.standing()
+    number = cage.number(pid)
+    assert cage.ask(f"kill {number} {signal.SIGSTOP:d}") == ["ok"]
+    assert cage.ask(f"kill {number} {HUP:d}") == ["ok"]
+    tally.control("probe stopped", naive.hangs(pid))
+    os.kill(pid, signal.SIGCONT)
+    assert naive.line().split()[0] == str(pid)
     pid = daemon.attach(cage.init, "BELL")
     number = cage.number(pid)
     assert cage.ask(f"kill {number} {signal.SIGSTOP:d}") == ["ok"]
-    _wait_state(pid, "T")
+    wait_state(pid, "T")
     assert cage.ask(f"kill {number} {HUP:d}") == ["ok"]
     served(other, tally, "probe stopped")
     assert daemon.triggers() == 5
@@ -156,11 +214,30 @@ def test_a_stopped_probe_stops_nothing_else(
     assert daemon.triggers() == 6
 
 
+def _hold_naive(naive: Naive, freezer: Path) -> bool:
+    """Freeze a naive probe; say whether its daemon hangs, and let it go on."""
+    pid = naive.standing()
+    (freezer / "cgroup.procs").write_text(str(pid), encoding="ascii")
+    freeze(freezer, frozen=True)
+    os.kill(pid, HUP)
+    hung = naive.hangs(pid)
+    freeze(freezer, frozen=False)
+    assert naive.line().split()[0] == str(pid)
+    return hung
+
+
 def test_a_frozen_jail_stops_nothing_else(
-    make_cage: Make, daemon: Daemon, other: Bell, freezer: Path, tally: Tally
+    make_cage: Make,
+    make_naive: MakeNaive,
+    daemon: Daemon,
+    other: Bell,
+    freezer: Path,
+    tally: Tally,
 ) -> None:
     """Docker pause: the probe is not in the jail's cgroup, so it cannot even be frozen."""
     cage = make_cage(PLANS["docker"])
+    # As `docker exec` would, the naive one puts its probe into the jail's cgroup.
+    tally.control("jail frozen", _hold_naive(make_naive(cage), freezer))
     (freezer / "cgroup.procs").write_text(str(cage.init), encoding="ascii")
     freeze(freezer, frozen=True)
     pid = daemon.attach(cage.init, "BELL")
@@ -173,10 +250,16 @@ def test_a_frozen_jail_stops_nothing_else(
 
 
 def test_a_frozen_probe_stops_nothing_else(
-    make_cage: Make, daemon: Daemon, other: Bell, freezer: Path, tally: Tally
+    make_cage: Make,
+    make_naive: MakeNaive,
+    daemon: Daemon,
+    other: Bell,
+    freezer: Path,
+    tally: Tally,
 ) -> None:
     """As only a jail with the host's cgroups could do it."""
     cage = make_cage(PLANS["docker"])
+    tally.control("probe frozen", _hold_naive(make_naive(cage), freezer))
     pid = daemon.attach(cage.init, "BELL")
     (freezer / "cgroup.procs").write_text(str(pid), encoding="ascii")
     freeze(freezer, frozen=True)
@@ -194,18 +277,18 @@ def test_a_tracer_that_holds_the_zombie_stops_nothing_else(
     pid = naive.standing()
     cage.ask(f"start hold {cage.number(pid)}")
     os.kill(pid, signal.SIGKILL)
-    pidfd = os.pidfd_open(pid)
-    assert select.select([pidfd], [], [], 10)[0], "dead"
-    os.close(pidfd)
+    wait_state(pid, "Z")
     # Dead, and yet not to be had: a waitpid(2) without WNOHANG hangs now, and
     # with it every rule of the naive daemon.
-    assert naive.ask(f"reap {pid}") == "0 0"
+    assert naive.asked(f"reap {pid}") == "0 0"
+    tally.control("zombie held by a tracer", naive.hangs(pid))
     assert cage.counts("stop")["wins"] == "1"
-    tally.control("held zombie", 1)
+    assert naive.line().split()[0] == str(pid)
 
     pid = daemon.attach(cage.init, "BELL")
     cage.ask(f"start hold {cage.number(pid)}")
     os.kill(pid, HUP)
+    wait_state(pid, "Z")
     served(other, tally, "zombie held by a tracer")
     assert daemon.triggers() == 5
     assert cage.counts("stop")["wins"] == "1"

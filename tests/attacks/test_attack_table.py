@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """SECURITY.md names tests that there are, every test of an attack, and every attack known."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -39,3 +40,29 @@ def test_no_known_attack_is_forgotten() -> None:
     assert [int(number) for number, _ in rows] == list(KNOWN)
     for number, tests in rows:
         assert re.search(r"`test_\w+`", tests), number
+
+
+def calls(function: ast.FunctionDef) -> set[str]:
+    """Return what a function calls by its last name."""
+    found = [node.func for node in ast.walk(function) if isinstance(node, ast.Call)]
+    return {name.attr if isinstance(name, ast.Attribute) else ast.unparse(name) for name in found}
+
+
+def attacks() -> dict[str, bool]:
+    """Return every test that attacks, and whether it has a negative control of its own."""
+    found = {}
+    for path in (TESTS / "attacks").glob("test_attack_*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                called = calls(node)
+                if called & {"attack", "served"}:
+                    found[node.name] = "control" in called
+    return found
+
+
+def test_every_attack_wins_against_a_naive_design_first_or_it_is_said_why_not() -> None:
+    _, _, section = PAGE.partition("### Without a negative control")
+    excused = set(re.findall(r"^\| `(test_\w+)` \|", section.partition("\n#")[0], re.MULTILINE))
+    found = attacks()
+    assert len(found) > 40
+    assert {name for name, controlled in found.items() if not controlled} == excused

@@ -14,8 +14,9 @@ from collections import Counter
 
 import pytest
 
+from jaildaemon.errors import NotPermitted
 from tests.faults.tracer import Strace, hot_path
-from tests.faults.world import Daemon, World
+from tests.faults.world import Daemon, World, wait_gone
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="no strace")
 
@@ -135,3 +136,17 @@ def accounted(daemon: Daemon, starts: list[str], ran: list[str], where: str) -> 
         assert (run in ends) != (run in refused), where
         assert (run in ran) == (run in ends), where
     assert set(ran) <= set(starts), where
+
+
+def test_what_may_not_be_killed_is_killed_when_it_may(world: World, daemon: Daemon) -> None:
+    """A security module may forbid it, by a policy of the jail's own."""
+    rule = daemon.attach(world.jail().jail, "true")
+    probe = daemon.probe(rule)
+    strace = Strace(daemon.pid, "-e", "inject=kill:error=EACCES:when=1..2")
+    with pytest.raises(NotPermitted, match="a security module of the kernel forbids"):
+        daemon.call("Fire", rule=rule)
+    daemon.call("Detach", rule=rule)
+    wait_gone(probe)
+    strace.close()
+    daemon.until_children(0)
+    assert daemon.rules() == {}

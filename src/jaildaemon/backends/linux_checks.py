@@ -66,6 +66,8 @@ def _lsm() -> Finding:
         label = first_line("/proc/self/attr/current") or "no label"
     except OSError:
         label = "no label"
-    confined = "apparmor" in modules and label not in ("unconfined", "no label")
+    # A profile that is one in name only is shown as "NAME (unconfined)".
+    free = label in ("unconfined", "no label") or label.endswith(" (unconfined)")
+    confined = "apparmor" in modules and not free
     hint = "what confines the daemon confines its commands: run it unconfined"
     return Finding("lsm", ok=not confined, found=f"{modules}; we are: {label}", hint=hint)

@@ -5,6 +5,7 @@ Sources: proc(5), namespaces(7), pid_namespaces(7), pidfd_open(2).
 """
 
 import copy
+import errno
 import os
 import re
 import select
@@ -167,7 +168,7 @@ def parse_label(text: bytes) -> bytes:
 
 
 def label_of(pid: int) -> tuple[int, bytes]:
-    """Return which LSM has given a process a label, and that label; Refused where it is too long.
+    """Return which LSM has given a process a label, and that label; Refused where it is none.
 
     AppArmor may be in the kernel without being in use, and its files are there nevertheless.
     """
@@ -175,14 +176,14 @@ def label_of(pid: int) -> tuple[int, bytes]:
     if apparmor_is_in_use():
         kind = LABEL_APPARMOR
         own = Path(f"/proc/{pid}/attr/apparmor")  # since 5.8
-        label = parse_label((own if own.exists() else own.parent).joinpath("current").read_bytes())
+        label = parse_label(_shown((own if own.exists() else own.parent) / "current"))
         if label == b"unconfined":
             return LABEL_NONE, b""
     elif Path("/sys/fs/selinux/enforce").exists():
         kind = LABEL_SELINUX
-        label = Path(f"/proc/{pid}/attr/current").read_bytes().rstrip(b"\n\0")
+        label = _shown(Path(f"/proc/{pid}/attr/current")).rstrip(b"\n\0")
     if len(label) > LABEL_MAX:
-        raise Refused("attach", str(pid), "its LSM label is too long")
+        raise Refused("attach", str(pid), f"its security label is longer than {LABEL_MAX} bytes")
     return kind, label
 
 
@@ -192,3 +193,14 @@ def apparmor_is_in_use() -> bool:
         return APPARMOR.read_bytes().startswith(b"Y")
     except FileNotFoundError:
         return False
+
+
+def _shown(path: Path) -> bytes:
+    """Return what /proc shows of a label; fail closed where it shows none."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        # The file is of another module than the one that is on.
+        raise Refused("attach", str(path), "the kernel shows no security label there") from error

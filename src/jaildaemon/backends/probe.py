@@ -19,7 +19,7 @@ from jaildaemon.backends.base import (
     JailLost,
     ProbeOwner,
 )
-from jaildaemon.errors import JaildaemonError
+from jaildaemon.errors import JaildaemonError, NotPermitted
 
 _ATTACH = "attach"
 RETRY_SECONDS = 1.0
@@ -105,16 +105,32 @@ class Probe:
     def ring(self, signum: int) -> None:
         """Signal the armed probe, as anybody in its jail might."""
         if self.pid is not None and self.pid in self._alive:
-            self._backend.watcher.signal_process(self.pid, signum)
+            try:
+                self._backend.watcher.signal_process(self.pid, signum)
+            except PermissionError:
+                why = "a security module of the kernel forbids to signal its probe"
+                raise NotPermitted("fire", self._jail.name, why) from None
 
     def fail(self, error: JaildaemonError) -> None:
         """End what there is, and keep the first reason."""
         self._error = self._error or error
         self._close_pipes()
         for pid in self._alive:
-            self._backend.watcher.signal_process(pid, signal.SIGKILL)
+            self._end(pid)
         if not self._alive:
             self._backend.watcher.call_in(0, self._settle)
+
+    def _end(self, pid: int) -> None:
+        """Kill a child, now or as soon as we may.
+
+        A security module may forbid it, by a policy that a jail made for itself
+        (AppArmor's namespaces): then it is the jail's end, or ours, that ends the probe.
+        """
+        try:
+            if pid in self._alive:
+                self._backend.watcher.signal_process(pid, signal.SIGKILL)
+        except PermissionError:
+            self._backend.watcher.call_in(RETRY_SECONDS, lambda: self._end(pid))
 
     def _too_late(self) -> None:
         self._deadline = None
@@ -208,7 +224,7 @@ class Probe:
                 return
             for stray in strays:
                 self._watch(stray)
-                self._backend.watcher.signal_process(stray, signal.SIGKILL)
+                self._end(stray)
             if self._alive:
                 return
         self._settled = True

@@ -26,6 +26,11 @@ def problem(found: os.stat_result) -> str | None:
     return None
 
 
+def file_problem(found: os.stat_result) -> str | None:
+    """Say why what is open is no file that only root can change."""
+    return problem(found) if stat.S_ISREG(found.st_mode) else "is not a regular file"
+
+
 def directory_problem(path: str) -> tuple[str, str] | None:
     """Return which directory above `path` others than root can change, and how; OSError."""
     place = Path(os.path.realpath(os.path.dirname(path)))
@@ -44,6 +49,5 @@ def read_program(path: Path) -> tuple[bytes, str | None]:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(fd, "rb") as file:
         found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            return b"", "is not a regular file"
-        return file.read(), problem(found)
+        regular = stat.S_ISREG(found.st_mode)
+        return file.read() if regular else b"", file_problem(found)

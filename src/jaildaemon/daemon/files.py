@@ -51,10 +51,8 @@ def _check_place(path: str) -> None:
 
 def _check_file(path: str, found: os.stat_result) -> None:
     """Refuse what lies in our file's place and is not a file of ours."""
-    if not stat.S_ISREG(found.st_mode):
-        raise Refused(_START, path, "is not a regular file")
-    why = trust.problem(found)
-    if found.st_nlink > 1:
+    why = trust.file_problem(found)
+    if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
         # Emptied and written, it would be the other name's contents that are lost.
         why = "has another name (a hard link)"
     if why:
@@ -277,6 +275,7 @@ class StateDirectory:
         except OSError as error:
             raise _refuse(str(path), error) from error
         try:
+            _check_place(str(path))
             found = os.fstat(self.fd)
             if found.st_uid != os.geteuid() or found.st_mode & 0o022:
                 why = "must belong to us, and nobody else may write there"

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from jaildaemon.backends import trust
 from jaildaemon.core.fleet import Now
 from jaildaemon.core.journal import BadRecord, History, Record, decode, encode
 from jaildaemon.errors import Refused
@@ -48,7 +49,13 @@ class Journal:
 
     def _open(self, name: str) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.open(self.directory / name, flags, 0o600)
+        fd = os.open(self.directory / name, flags | os.O_NONBLOCK, 0o600)
+        # What it says is run: who could write it is asked of what is open.
+        why = trust.file_problem(os.fstat(fd))
+        if why:
+            os.close(fd)
+            raise PermissionError(errno.EPERM, why)
+        return fd
 
     def _load(self) -> int:
         """Read it all; return its size, a torn last line cut off."""
@@ -161,7 +168,8 @@ class Reader:
             self._fd = self._open(NAME)
 
     def _open(self, name: str) -> int:
-        return os.open(self._directory / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        return os.open(self._directory / name, flags)
 
     def read(self) -> list[Record] | None:
         """Return the next records; None when there are no more for now; OSError."""

@@ -128,8 +128,8 @@ class Keeper(ProbeOwner):
     def fire(self, by: str) -> None:
         """Ring the standing probe: whatever follows is as if somebody in the jail had."""
         assert self._probe is not None
-        self._fired = by
         self._probe.ring(self._hub.backend.signals[self.member.rule.policy.signal])
+        self._fired = by
 
     def _why_resting(self) -> str:
         limited = self.member.window.wait(self._hub.now().steady)

@@ -84,6 +84,7 @@ class Orders:
             raise Refused("fire", member.rule.id, refused)
         keeper, triggers = self._hub.keepers[member.rule.id], member.triggers
         self._hub.log(f"{member.rule.id}: fired {call.who}")
+        keeper.fire(call.who)
 
         answered = False
 
@@ -109,7 +110,6 @@ class Orders:
                 call.answer(Refused("fire", member.rule.id, why))
             return True
 
-        keeper.fire(call.who)
         self._methods.wait_for(fired)
 
     def _why_not_fire(self, member: Member) -> str | None:

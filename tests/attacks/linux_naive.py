@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""naive.py, running: the daemon that each attack must win against first."""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+assert sys.platform == "linux"
+
+from tests.attacks.cage import Cage
+from tests.attacks.rig import HERE, LONGEST_SECONDS, SECRET
+from tests.attacks.talker import Talker
+from tests.helper.parent import status
+
+NAIVE = HERE / "naive.py"
+WAIT4 = {"x86_64": "61", "aarch64": "260"}[os.uname().machine]
+LOOKS = 1_000_000
+"""How often something is looked at, at most; each look lets the others run."""
+
+
+class Naive(Talker):
+    """The naive daemon of one jail."""
+
+    def __init__(self, cage: Cage, directory: Path, wrap: Iterable[str | Path] = ()) -> None:
+        (directory / "host-secret").write_text(SECRET, encoding="ascii")
+        self._caps = cage.plan.caps
+        self._serves = False
+        super().__init__(
+            sys.executable, "-S", NAIVE, str(cage.init), f"{self._caps:x}", directory, wrap=wrap
+        )
+        assert self.first.startswith("ready "), self.first
+        self.own = int(self.first.split()[1])
+
+    def arm(self) -> int:
+        """Fork a probe; return its pid."""
+        return int(self.asked("arm"))
+
+    def standing(self) -> int:
+        """Fork a probe; return its pid when it has given up what it will."""
+        pid = self.arm()
+        for _ in range(LOOKS):
+            if int(status(pid)["CapEff"], 16) & ~self._caps == 0:
+                break
+        wait_state(pid, "S")
+        return pid
+
+    def serve(self, count: int) -> list[int]:
+        """Fork probes, and have it ring from now on whenever one of them is gone."""
+        self._serves = True
+        pids = [int(word) for word in self.asked(f"serve {count}").split()]
+        for pid in pids:
+            wait_state(pid, "S")
+        return pids
+
+    def rang(self) -> int:
+        """Wait until it rings; return the pid of the probe that follows, 0 without one."""
+        words = self.line().split()
+        assert words[0] == "rang", words
+        return int(words[1])
+
+    def hangs(self, pid: int) -> bool:
+        """Have it wait for a probe; say whether it misses another that is rung meanwhile.
+
+        A wait without an end that the author did not think of.
+        """
+        other = self.standing()
+        self.say(f"reap {pid} block")
+        assert self.waits()
+        os.kill(other, signal.SIGHUP)
+        wait_state(other, "Z")  # dead, and nobody looks
+        return self.waits() and self.silent()
+
+    def waits(self) -> bool:
+        """Say whether it gets to a waitpid(2) and stays in it."""
+        path = Path(f"/proc/{self.own}/syscall")
+        return any(path.read_text(encoding="ascii").split()[0] == WAIT4 for _ in range(LOOKS))
+
+    def close(self) -> None:
+        """End it and its probes."""
+        if self._process.poll() is None:
+            if self._serves:
+                os.kill(self.own, signal.SIGTERM)
+            else:
+                with contextlib.suppress(BrokenPipeError):  # it was told already
+                    self.say("end")
+            self._process.wait(LONGEST_SECONDS)
+        super().close()
+
+
+def wait_state(pid: int, letter: str) -> None:
+    """Return when a process sleeps, is stopped, or dead."""
+    for _ in range(LOOKS):
+        if status(pid)["State"].startswith(letter):
+            return
+    raise AssertionError(status(pid))

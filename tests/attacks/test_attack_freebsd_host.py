@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Attacks 11, 12, 15, 22 on FreeBSD: signals and processes without end, another user's probe."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+if not sys.platform.startswith("freebsd"):
+    pytest.skip("cannot: the FreeBSD attacker", allow_module_level=True)
+
+from tests.attacks.freebsd_rig import Bell, Naive
+from tests.attacks.rig import Daemon
+from tests.attacks.talker import Talker
+from tests.attacks.tally import Tally
+
+HUP = signal.SIGHUP
+SIGNALS = 2000
+RUNS = 5
+BACKED_OFF_SECONDS = 8.0
+
+
+def _flooded(inside: Talker, naive: Naive, number: signal.Signals, rings: int) -> int:
+    """Flood the naive daemon until it has rung so often; return how often."""
+    naive.serve(1)
+    inside.ask(f"start flood {number:d}")
+    rung = sum(naive.rang() > 0 for _ in range(rings))
+    inside.counts("stop")
+    naive.close()
+    return rung
+
+
+def test_a_flood_of_the_signal_runs_what_the_limit_allows_on_freebsd(
+    jid: int, inside: Talker, naive: Naive, daemon: Daemon, tally: Tally
+) -> None:
+    rung = _flooded(inside, naive, HUP, 4 * RUNS)
+    tally.control("flood of the signal", rung - RUNS, f"{rung} runs")
+    policy = {"respawn": "now", "limit": f"{RUNS}/1h"}
+    inside.ask(f"start flood {HUP:d}")
+    answer = daemon.call("Attach", jail=str(jid), command=":", title="BELL", policy=policy)
+    assert "error" not in answer, answer
+    daemon.wait_log(": no probe for ")
+    sent = int(inside.counts("stop")["attempts"])
+    tally.attack("flood of the signal", sent, daemon.triggers() - RUNS)
+    assert sent >= RUNS
+
+
+def test_a_loop_of_kills_is_no_trigger_and_backs_off(
+    jid: int, inside: Talker, naive: Naive, tmp_path: Path, tally: Tally
+) -> None:
+    """Against a rule in a file, which is armed again whatever happens to its probe."""
+    rung = _flooded(inside, naive, signal.SIGKILL, 40)
+    tally.control("loop of kills", rung, f"{rung} false runs, and as many probes")
+    named = ["jls", "-j", str(jid), "name"]
+    name = subprocess.run(named, capture_output=True, text=True, check=True).stdout.strip()
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        f'[[rule]]\njail = "{name}"\ntitle = "BELL"\ncommand = ":"\nrespawn = "now"\n',
+        encoding="ascii",
+    )
+    inside.ask(f"start flood {signal.SIGKILL:d}")
+    daemon = Daemon(tmp_path, environment={"JAILDAEMON_CONFIG": str(rules)})
+    other = Bell(daemon, tmp_path / "heard")
+    try:
+        tries, pause = 0, 0.0
+        while pause < BACKED_OFF_SECONDS:
+            found = daemon.wait_log(r"another try in ([\d.]+) s: the probe ")
+            tries, pause = tries + 1, float(found.group(1))
+        took = other.served(1)
+        tally.note(f"loop of kills: another rule is served meanwhile, in {took:.0f} ms")
+        sent = int(inside.counts("stop")["attempts"])
+        assert tries <= sent
+        tally.note(f"loop of kills: after {tries} probes the pause is {pause:.0f} s")
+        tally.attack("loop of kills", sent, daemon.triggers() - 1)
+        assert tries < 10
+    finally:
+        other.close()
+        daemon.close()
+
+
+def test_a_user_rings_only_probes_of_its_own_uid_on_freebsd(
+    jid: int, inside: Talker, daemon: Daemon, tally: Tally
+) -> None:
+    numbers = []
+    for uid in (0, 1234):
+        wish = {"jail": str(jid), "command": ":", "title": f"U{uid}x"}
+        answer = daemon.call("Attach", **wish, policy={"uid": uid, "gid": uid})
+        numbers.append(answer["parameters"]["probe_pid"])
+    roots, users = numbers
+    for uid, number in ((1234, roots), (4321, roots), (4321, users)):
+        (refused,) = inside.ask(f"kill-as {uid} {number} {HUP:d}")
+        # With security.bsd.see_other_uids=0 it is not even seen.
+        assert refused in ("Operation not permitted", "No such process")
+    tally.attack("another user's probe", 3, daemon.triggers())
+    assert inside.ask(f"kill-as 1234 {users} {HUP:d}") == ["ok"]
+    daemon.wait_log("run .* ended")
+    assert daemon.triggers() == 1
+
+
+TRIES = 1000
+"""Of the naive daemon, one after the other."""
+MOST = 20_000
+WINDOW_SECONDS = 30 if os.environ.get("CI") else 5
+
+
+def _cpu_seconds(pid: int) -> float:
+    command = ["ps", "-o", "time=", "-p", str(pid)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    minutes, seconds = done.stdout.strip().rsplit(":", 1)
+    return 60 * int(minutes) + float(seconds)
+
+
+def test_a_fork_bomb_takes_no_place_from_the_daemon(
+    jid: int, inside: Talker, naive: Naive, other: Bell, tally: Tally
+) -> None:
+    """The last ten places are not a jail's; who forks inside gets none, and asks for ever."""
+    inside.ask(f"start bomb {MOST}")
+    bombed = inside.counts()
+    assert os.strerror(int(bombed["wins"])) == "Resource temporarily unavailable"
+    vain = int(naive.asked(f"insist {TRIES}"))
+    tally.control("fork bomb", vain == TRIES, f"{vain} tries without a pause")
+    daemon = other.daemon
+    began, used = time.monotonic(), _cpu_seconds(daemon.pid)
+    policy = {"respawn": "after", "limit": "none"}
+    answer = daemon.call("Attach", jail=str(jid), command=":", title="BELL", policy=policy)
+    runs = 0
+    while time.monotonic() - began < WINDOW_SECONDS or not runs:
+        other.served(1)
+        runs += 1
+    took = time.monotonic() - began
+    share = (_cpu_seconds(daemon.pid) - used) / took
+    assert "error" not in answer, answer
+    (rule,) = (r for r in daemon.call("List")["parameters"]["rules"] if r["title"] == "BELL")
+    os.kill(int(rule["probe_pid"]), HUP)
+    daemon.wait_log(r"signal from jail ")
+    made = int(inside.counts("stop")["attempts"])
+    tally.note(f"fork bomb: {made} processes; {runs} runs took {share:.1%} of a processor")
+    tally.attack("fork bomb", made, 0)
