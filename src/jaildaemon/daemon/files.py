@@ -51,8 +51,10 @@ def _check_place(path: str) -> None:
 
 def _check_file(path: str, found: os.stat_result) -> None:
     """Refuse what lies in our file's place and is not a file of ours."""
+    if not stat.S_ISREG(found.st_mode):
+        raise Refused(_START, path, "is not a regular file")  # and not to be removed: /dev/null
     why = trust.file_problem(found)
-    if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+    if found.st_nlink > 1:
         # Emptied and written, it would be the other name's contents that are lost.
         why = "has another name (a hard link)"
     if why:
