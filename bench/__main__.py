@@ -222,20 +222,26 @@ class Bench:
         """Return all of it, for the file."""
         commit, changed = machine.commit()
         noise = self.noise.verdict()
+        emulated = self._wish.emulated or machine.emulated()
         return {
             "version": 1,
             "commit": commit,
             "changed_since": changed,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": machine.describe(),
-            "emulated": self._wish.emulated or machine.emulated(),
+            "emulated": emulated,
             "quick": self._wish.quick,
             "noise": noise,
-            "rows": report.as_json(self.figures, noisy=bool(noise["noisy"])),
+            "rows": report.as_json(self.figures, worthless=worthless(noise, emulated=emulated)),
             "scale": self.scale,
             "peers": self.peers,
             "details": self.details,
         }
+
+
+def worthless(noise: dict[str, Any], *, emulated: bool) -> str:
+    """Return what makes the figures mean nothing, if anything does."""
+    return report.EMULATED if emulated else report.NOISY if noise["noisy"] else ""
 
 
 def lines_of(result: dict[str, Any], figures: dict[str, Figure]) -> list[str]:
@@ -247,10 +253,13 @@ def lines_of(result: dict[str, Any], figures: dict[str, Figure]) -> list[str]:
         f"jaildaemon {result['commit']}{changed}, {result['date']}",
         f"{what}{', virtual' if about['virtual'] else ''}, Python {about['python']}",
     ]
+    loads = " to ".join(f"{load:.2f}" for load in noise["load_average"])
+    lines.append(f"load average {loads}; while this slept others used {noise['at_rest']:.0%}")
     if result["emulated"]:
         lines.append("EMULATED: proves only that it runs; no figure means anything")
     lines += [f"TOO NOISY TO TELL: {why}" for why in noise["noisy"]]
-    lines += ["", *report.table(figures, noisy=bool(noise["noisy"]))]
+    why = worthless(noise, emulated=result["emulated"])
+    lines += ["", *report.table(figures, worthless=why)]
     if result["scale"]:
         lines += ["", *report.scale_table(result["scale"])]
     heading = "100 endpoints in one container: from the act inside to the command"

@@ -44,7 +44,7 @@ def emulated() -> bool:
     if LINUX:
         words = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     else:
-        words = output("sysctl", "-n", "hw.hv_vendor", "hw.model")
+        words = output("sysctl", "-n", "hw.hv_vendor") + output("sysctl", "-n", "hw.model")
     return bool(re.search(r"TCGTCG|QEMU Virtual CPU|QEMU TCG", words))
 
 
@@ -124,6 +124,7 @@ class Noise:
             "load_average": [*self.load, os.getloadavg()[0]],
             "busy_at_rest": [round(share, 3) for share in self.busy],
             "stolen": round(stolen, 4),
+            "at_rest": round(busy, 3),
             "noisy": why,
         }
 
@@ -173,7 +174,9 @@ def switches(pid: int) -> int:
     if LINUX:
         tasks = Path(f"/proc/{pid}/task").iterdir()
         return sum(kilobytes(task / "status", "voluntary_ctxt_switches") for task in tasks)
-    found = re.search(r"voluntary context switches +(\d+)", output("procstat", "-r", str(pid)))
+    found = re.search(
+        r"(?<!in)voluntary context switches +(\d+)", output("procstat", "-r", str(pid))
+    )
     if found is None:
         raise Unmeasured("procstat(1) does not say")
     return int(found[1])
@@ -181,7 +184,7 @@ def switches(pid: int) -> int:
 
 def descendants(pid: int) -> list[int]:
     """Return a process and all that came of it."""
-    table = [line.split() for line in output("ps", "-axo", "pid=,ppid=").splitlines()]
+    table = [line.split() for line in output("ps", "-ax", "-o", "pid=", "-o", "ppid=").splitlines()]
     found, fresh = [pid], {pid}
     while fresh:
         fresh = {int(child) for child, parent in table if int(parent) in fresh}

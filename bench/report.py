@@ -63,15 +63,23 @@ def missing(why: str) -> Figure:
     return Figure(why=why)
 
 
-def verdict(row: Row, figure: Figure | None, *, noisy: bool) -> str:
-    """Judge a figure; one that noise could have moved over its budget is not judged."""
+EMULATED, NOISY = "emulated", "too noisy"
+
+
+def verdict(row: Row, figure: Figure | None, *, worthless: str = "") -> str:
+    """Judge a figure; one that noise could have moved over its budget is not judged.
+
+    `worthless` says what all but the counts are on this machine: EMULATED or NOISY.
+    """
     if figure is None or figure.value is None:
         return NOT_MEASURED
+    if worthless and row.unit and (worthless == EMULATED or row.unit == "x"):
+        return worthless
     met = figure.value >= row.budget if row.at_least else figure.value <= row.budget
     if row.unit == "x":
         low, high = figure.value / (1 + figure.noise), figure.value * (1 + figure.noise)
-        if noisy or low < row.budget < high:
-            return "too noisy"
+        if low < row.budget < high:
+            return NOISY
     return "met" if met else "missed"
 
 
@@ -98,13 +106,13 @@ def _note(text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH - 2, initial_indent="    ", subsequent_indent="    ")
 
 
-def table(figures: Mapping[str, Figure], *, noisy: bool = False) -> list[str]:
+def table(figures: Mapping[str, Figure], *, worthless: str = "") -> list[str]:
     """Return the table of the budgets, every row of it."""
     lines = _lines(["", "jaildaemon", "floor", "figure", "budget", "verdict"])
     lines.append("-" * WIDTH)
     for key, row in ROWS.items():
         figure = figures.get(key)
-        said = verdict(row, figure, noisy=noisy)
+        said = verdict(row, figure, worthless=worthless)
         cells = ["", "", ""]
         notes: list[str] = []
         if figure is not None:
@@ -203,7 +211,7 @@ def peer_table(peers: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def as_json(figures: Mapping[str, Figure], *, noisy: bool) -> dict[str, Any]:
+def as_json(figures: Mapping[str, Figure], *, worthless: str = "") -> dict[str, Any]:
     """Return the table for programs: every row, measured or not."""
     rows = {}
     for key, row in ROWS.items():
@@ -212,7 +220,7 @@ def as_json(figures: Mapping[str, Figure], *, noisy: bool) -> dict[str, Any]:
             **asdict(row),
             **asdict(figure or Figure()),
             "budget_unit": row.unit,
-            "verdict": verdict(row, figure, noisy=noisy),
+            "verdict": verdict(row, figure, worthless=worthless),
         }
     return rows
 

@@ -288,6 +288,7 @@ class Rig:
             def withdraw() -> None:
                 # A daemon that is no more has no probes; one that never came back neither.
                 with contextlib.suppress(OSError):
+                    daemon.hang_up()  # there may be answers of calls that were interrupted
                     daemon.detach(jail.jail)
 
             self.stack.callback(withdraw)

@@ -70,13 +70,23 @@ MOST, LEAST, COUNT = Row("", 1.25, "x"), Row("", 0.5, "x", at_least=True), Row("
     ],
 )
 def test_a_figure_is_judged_by_its_budget(row: Row, value: float, noise: float, said: str) -> None:
-    assert report.verdict(row, Figure(value, noise=noise), noisy=False) == said
+    assert report.verdict(row, Figure(value, noise=noise)) == said
 
 
-def test_on_a_busy_machine_no_ratio_is_judged_and_every_count_is() -> None:
-    assert report.verdict(MOST, Figure(1.0), noisy=True) == "too noisy"
-    assert report.verdict(COUNT, Figure(0.0), noisy=True) == "met"
-    assert report.verdict(MOST, missing("x"), noisy=True) == report.NOT_MEASURED
+MEMORY = Row("", 64, "MB")
+
+
+def test_on_a_busy_machine_no_ratio_is_judged_and_everything_else_is() -> None:
+    assert report.verdict(MOST, Figure(1.0), worthless=report.NOISY) == "too noisy"
+    assert report.verdict(MEMORY, Figure(64.0), worthless=report.NOISY) == "met"
+    assert report.verdict(COUNT, Figure(0.0), worthless=report.NOISY) == "met"
+    assert report.verdict(MOST, missing("x"), worthless=report.NOISY) == report.NOT_MEASURED
+
+
+def test_under_emulation_nothing_is_judged_but_counts() -> None:
+    assert report.verdict(MOST, Figure(1.0), worthless=report.EMULATED) == "emulated"
+    assert report.verdict(MEMORY, Figure(64.0), worthless=report.EMULATED) == "emulated"
+    assert report.verdict(COUNT, Figure(1.0), worthless=report.EMULATED) == "missed"
 
 
 SIZE: dict[str, Any] = {
@@ -100,6 +110,9 @@ PEERS: list[dict[str, Any]] = [
 ]
 
 
+NOISE = {"load_average": [0.1, 0.9], "at_rest": 0.01, "noisy": []}
+
+
 def result(**changes: Any) -> dict[str, Any]:
     """Return a whole result, which was never measured."""
     figures = {"latency_idle": ratio(1100.0, 1000.0, "us", 0.01, "+100 us")}
@@ -109,8 +122,8 @@ def result(**changes: Any) -> dict[str, Any]:
         "date": "2026-11-30T12:00:00+00:00",
         "machine": machine.describe(),
         "emulated": False,
-        "noise": {"noisy": []},
-        "rows": report.as_json(figures, noisy=False),
+        "noise": NOISE,
+        "rows": report.as_json(figures),
         "scale": [SIZE] * 4,
         "peers": PEERS,
         **changes,
@@ -139,7 +152,7 @@ def test_a_peer_that_cannot_be_had_says_so() -> None:
 
 
 def test_what_makes_figures_worthless_is_said_above_them() -> None:
-    busy = {"noisy": ["others used 40% of the processors while this slept"]}
+    busy = {**NOISE, "noisy": ["others used 40% of the processors while this slept"]}
     lines = lines_of(result(emulated=True, noise=busy), {})
     assert "EMULATED: proves only that it runs; no figure means anything" in lines
     assert "TOO NOISY TO TELL: others used 40% of the processors while this slept" in lines
