@@ -127,12 +127,14 @@ class Daemon:
 
     def start(self) -> None:
         """Start it, in a session of its own; return when it serves."""
+        env = {name: value for name, value in os.environ.items() if name != "JAILDAEMON_CONFIG"}
         words = [*JAILDAEMON, "-D", "-F", "-f", self.socket, "-p", str(self.directory / "pid")]
         self._process = subprocess.Popen(
             [*words, "--state-dir", str(self.directory / "state")],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            env=env,
         )
         pipe = self._process.stderr
         assert pipe is not None
