@@ -13,6 +13,7 @@ import os
 import signal
 import statistics
 import sys
+import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -21,10 +22,16 @@ from typing import Any
 from bench import arming, latency, machine, peers, plot, report, scale, startup
 from bench.floor import Floor, FloorBell
 from bench.report import Figure, missing, ratio
-from bench.rig import Unmeasured, rig
+from bench.rig import FAILURES, Unmeasured, rig
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PARTS = ("latency", "arming", "client", "scale", "peers", "plot")
+ROWS_OF = {
+    "latency": ("latency_idle", "latency_warm"),
+    "arming": ("arming", "arming_pipelined"),
+    "client": ("client",),
+}
+"""Which rows a part that fails leaves empty; those of scale say it at their size."""
 AT = 100
 """The size at which a probe's memory is judged."""
 
@@ -60,8 +67,8 @@ def wishes() -> argparse.Namespace:
 class Bench:
     """One run."""
 
-    def __init__(self, wish: argparse.Namespace) -> None:
-        self._wish = wish
+    def __init__(self, wish: argparse.Namespace, path: Path) -> None:
+        self._wish, self._path = wish, path
         self.noise = machine.Noise()
         self.figures: dict[str, Figure] = {}
         self.details: dict[str, Any] = {}
@@ -71,18 +78,33 @@ class Bench:
         self._why_no_floor = ""
 
     def run(self) -> None:
-        """Measure what is wished for."""
+        """Measure what is wished for.  What there is is written down after each part."""
         with rig() as it:
             try:
                 self._floor = Floor(it.directory)
             except Unmeasured as error:
                 self._why_no_floor = str(error)
             for part in PARTS:
-                if part in self._wish.parts and part != "plot":
-                    sys.stderr.write(f"bench: {part}\n")
-                    self.noise.look()
+                if part not in self._wish.parts or part == "plot":
+                    continue
+                sys.stderr.write(f"bench: {part}\n")
+                self.noise.look()
+                try:
                     getattr(self, f"_{part}")()
+                except FAILURES as error:
+                    traceback.print_exc()
+                    for key in ROWS_OF.get(part, ()):
+                        self.figures.setdefault(key, missing(f"it failed: {error}"))
+                self.save()
             self.noise.look()
+        self.save()
+
+    def save(self) -> None:
+        """Write the file, to the disk: what is measured next may bring the machine down."""
+        with self._path.open("w", encoding="ascii") as file:
+            file.write(json.dumps(self.result(), indent=1) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     # --- parts -----------------------------------------------------------------------------
 
@@ -149,7 +171,21 @@ class Bench:
         wish = self._wish
         rounds = max(1, wish.rounds // 2)
         measured = scale.Scale(self._floor, rounds=rounds, idle_seconds=wish.idle)
-        self.scale = scale.measure_all(measured, wish.sizes)
+        for size in wish.sizes:
+            sys.stderr.write(f"bench: {size} probes\n")
+            found: dict[str, Any] = {"size": size, "why": {}}
+            self.scale.append(found)
+            try:
+                measured.measure(size, found)
+            except Unmeasured as error:
+                found["why"]["all"] = str(error)
+            except FAILURES as error:
+                # With more of them it would fail the more.
+                traceback.print_exc()
+                found["why"]["what is missing"] = f"it failed: {error}"
+                break
+            finally:
+                self.save()
         whole = [size for size in self.scale if "burst" in size]
         if not whole:
             return
@@ -286,13 +322,12 @@ def main() -> int:
         sys.stderr.write("bench: needs root\n")
         return 1
     signal.signal(signal.SIGTERM, end)
-    bench = Bench(wish)
+    name = f"{'quick' if wish.quick else 'bench'}-{machine.kind()}-{machine.commit()[0]}"
+    path: Path = wish.json or RESULTS / f"{name}.json"
+    bench = Bench(wish, path)
     bench.run()
     result = bench.result()
     print("\n".join(lines_of(result, bench.figures)))
-    name = f"{'quick' if wish.quick else 'bench'}-{machine.kind()}-{result['commit']}"
-    path: Path = wish.json or RESULTS / f"{name}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="ascii")
     print(f"\nwritten to {path}")
     sizes = [size for size in bench.scale if "burst" in size]
     if sizes and "plot" in wish.parts:

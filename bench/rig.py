@@ -38,6 +38,10 @@ class Unmeasured(Exception):
     """A figure cannot be had here, and why."""
 
 
+FAILURES = (Unmeasured, OSError, RuntimeError, subprocess.CalledProcessError)
+"""What may end one part of the benchmark: it is told, and the other parts go on."""
+
+
 def readable(fds: Sequence[int], what: str, end: float | None = None) -> list[int]:
     """Wait until one of `fds` can be read; return which can."""
     left = PATIENCE_SECONDS if end is None else max(0.0, end - time.monotonic())
@@ -123,7 +127,6 @@ class Daemon:
         self._process: subprocess.Popen[bytes] | None = None
         self._rest, self._log = b"", [""]
         self._connection: Connection | None = None
-        self.start()
 
     def start(self) -> None:
         """Start it, in a session of its own; return when it serves."""
@@ -274,6 +277,7 @@ class Rig:
     def daemon(self) -> Daemon:
         daemon = Daemon(self._name("daemon"))
         self.stack.callback(daemon.close)
+        daemon.start()
         return daemon
 
     def jail(self, daemon: Daemon | None = None) -> ThrowawayJail:

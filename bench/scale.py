@@ -2,7 +2,6 @@
 """The same daemon with 10, 100, 1,000 and more probes: what grows, and what stays."""
 
 import resource
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +35,13 @@ class Scale:
         self._floor = floor
         self._rounds, self._idle_seconds = rounds, idle_seconds
 
-    def measure(self, size: int) -> dict[str, Any]:
-        """Return every figure of a size; `why` has what could not be had."""
+    def measure(self, size: int, found: dict[str, Any]) -> None:
+        """Put every figure of a size into `found`; `why` has what could not be had."""
         refuse_what_cannot_be(size)
-        why: dict[str, str] = {}
+        why = found["why"]
         with rig() as it:
             population = Population(it, size)
-            found: dict[str, Any] = {"size": size, "jails": len(population.jails), "why": why}
+            found["jails"] = len(population.jails)
             found["arming"] = self._fill(population)
             found["memory"] = population.memory()
             found["latency"] = self._latency(it, population)
@@ -59,7 +58,6 @@ class Scale:
             found["burst"] = self._burst(it, population)
             found["rss_after_kb"] = machine.memory_kb(population.daemon.pid)["Rss"]
             population.close()
-        return found
 
     def _fill(self, population: Population) -> dict[str, float]:
         """Arm all, in parts, the processor's time for each counted."""
@@ -107,15 +105,3 @@ class Scale:
             found["floor_noise"] = abs(rates[0] - rates[1]) / min(rates)
             found["bare_floor_runs_per_second"] = sum(bare) / 2
         return found
-
-
-def measure_all(scale: Scale, sizes: list[int]) -> list[dict[str, Any]]:
-    """Return the figures of each size; one that cannot be had says why."""
-    found = []
-    for size in sizes:
-        sys.stderr.write(f"bench: {size} probes\n")
-        try:
-            found.append(scale.measure(size))
-        except Unmeasured as error:
-            found.append({"size": size, "why": {"all": str(error)}})
-    return found

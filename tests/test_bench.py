@@ -4,6 +4,7 @@
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -229,7 +230,21 @@ def test_the_smallest_form_runs(tmp_path: Path) -> None:
     assert "other ways to do it: not measured" in done.stdout
 
 
+def test_a_part_that_fails_says_so_and_the_others_go_on(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root makes jails; run the tests as root")
+    file = tmp_path / "bench.json"
+    argv = [sys.executable, "-m", "bench", "--only", "latency,client,plot", "--json", str(file)]
+    env = {**os.environ, "JAILDAEMON": shutil.which("false") or "false"}
+    done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(file.read_text(encoding="ascii"))["rows"]
+    assert rows["latency_idle"]["why"] == "it failed: the daemon has ended"
+    assert rows["client"]["why"] == "it failed: the daemon has ended"
+    assert done.stderr.count("ConnectionError: the daemon has ended") == 2
+
+
 def test_without_a_floor_the_product_is_measured_all_the_same() -> None:
-    bench = Bench(argparse.Namespace(rounds=1))
+    bench = Bench(argparse.Namespace(rounds=1), Path("unused"))
     figure = bench._compared([{"p50": 1200.0, "p99": 2300.0}], "no C compiler")
     assert (figure.value, figure.why) == (None, "no C compiler; p50 1200 us, p99 2300 us")
