@@ -22,7 +22,7 @@ from typing import Any
 from bench import arming, latency, machine, peers, plot, report, scale, startup
 from bench.floor import Floor, FloorBell
 from bench.report import Figure, missing, ratio
-from bench.rig import FAILURES, Unmeasured, rig
+from bench.rig import FAILURES, Rig, Unmeasured, rig
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PARTS = ("latency", "arming", "client", "scale", "peers", "plot")
@@ -79,25 +79,30 @@ class Bench:
 
     def run(self) -> None:
         """Measure what is wished for.  What there is is written down after each part."""
-        with rig() as it:
-            try:
-                self._floor = Floor(it.directory)
-            except Unmeasured as error:
-                self._why_no_floor = str(error)
-            for part in PARTS:
-                if part not in self._wish.parts or part == "plot":
-                    continue
-                sys.stderr.write(f"bench: {part}\n")
-                self.noise.look()
-                try:
-                    getattr(self, f"_{part}")()
-                except FAILURES as error:
-                    traceback.print_exc()
-                    for key in ROWS_OF.get(part, ()):
-                        self.figures.setdefault(key, missing(f"it failed: {error}"))
-                self.save()
+        try:
+            with rig() as it:
+                self._run(it)
+        finally:
+            self.save()
+
+    def _run(self, it: Rig) -> None:
+        try:
+            self._floor = Floor(it.directory)
+        except Unmeasured as error:
+            self._why_no_floor = str(error)
+        for part in PARTS:
+            if part not in self._wish.parts or part == "plot":
+                continue
+            sys.stderr.write(f"bench: {part}\n")
             self.noise.look()
-        self.save()
+            try:
+                getattr(self, f"_{part}")()
+            except FAILURES as error:
+                traceback.print_exc()
+                for key in ROWS_OF.get(part, ()):
+                    self.figures.setdefault(key, missing(f"it failed: {error}"))
+            self.save()
+        self.noise.look()
 
     def save(self) -> None:
         """Write the file, to the disk: what is measured next may bring the machine down."""
@@ -307,7 +312,9 @@ def lines_of(result: dict[str, Any], figures: dict[str, Figure]) -> list[str]:
 
 
 def end(number: int, _frame: FrameType | None) -> None:
-    """Leave by an exception: probes must be taken down in small steps."""
+    """Leave by an exception: probes must be taken down in small steps, and not be interrupted."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.stderr.write("bench: ended; what was measured is written down\n")
     raise SystemExit(128 + number)
 
 
@@ -321,7 +328,8 @@ def main() -> int:
     if os.geteuid() != 0:
         sys.stderr.write("bench: needs root\n")
         return 1
-    signal.signal(signal.SIGTERM, end)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
     name = f"{'quick' if wish.quick else 'bench'}-{machine.kind()}-{machine.commit()[0]}"
     path: Path = wish.json or RESULTS / f"{name}.json"
     bench = Bench(wish, path)
