@@ -227,7 +227,11 @@ def as_json(figures: Mapping[str, Figure], *, worthless: str = "") -> dict[str, 
 
 def markdown(result: Mapping[str, Any]) -> list[str]:
     """Return a result as the tables of docs/performance.md and README.md."""
-    lines = ["| what | jaildaemon | floor | figure | budget | |", "|---|---|---|---|---|---|"]
+    about = result["machine"]
+    where = f"{about['system']}, {about['cpus']} x {about['processor']}"
+    state = ", emulated" if result["emulated"] else ", virtual" if about["virtual"] else ""
+    lines = [f"{result['date'][:10]}, commit {result['commit']}, {where}{state}:", ""]
+    lines += ["| what | jaildaemon | floor | figure | budget | |", "|---|---|---|---|---|---|"]
     for row in result["rows"].values():
         pair = [number(row[k], row["unit"]) for k in ("product", "floor")]
         sign = ">" if row["at_least"] else "<"

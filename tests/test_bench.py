@@ -180,7 +180,8 @@ def test_the_json_has_every_row_measured_or_not() -> None:
 
 def test_a_result_becomes_tables_of_markdown() -> None:
     lines = report.markdown(result())
-    tables = [line for line in lines if line]
+    assert lines[0].startswith("2026-11-30, commit 0123456789, ")
+    tables = [line for line in lines[1:] if line]
     assert all(line.startswith(("| ", "|---")) for line in tables)
     assert len(rows_of([line.removesuffix(" |") for line in tables])) >= len(ROWS)
 
