@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bench import machine, plot, population, report
+from bench import machine, peers, plot, population, report
 from bench.__main__ import Bench, lines_of
 from bench.report import ROWS, Figure, Row, missing, ratio
 from bench.rig import Unmeasured
@@ -215,7 +215,7 @@ def test_the_smallest_form_runs(tmp_path: Path) -> None:
         "-m",
         "bench",
         *words.split(),
-        "latency,client,scale",
+        "latency,arming,client,scale",
         "--json",
         str(file),
     ]
@@ -226,9 +226,25 @@ def test_the_smallest_form_runs(tmp_path: Path) -> None:
     assert found["scale"][0]["restart"]["same_probes"] == 3
     assert found["rows"]["daemon_memory"]["value"] > 1
     assert found["rows"]["probe_memory"]["verdict"] == "not measured"  # 100 was not asked for
-    assert found["rows"]["arming"]["verdict"] == "not measured"
+    if shutil.which("cc"):
+        assert found["rows"]["arming"]["value"], done.stderr
+        assert len(found["details"]["arming_helper"]) == 1
     assert found["peers"] == []
     assert "other ways to do it: not measured" in done.stdout
+
+
+def test_other_ways_are_measured_in_the_same_container() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root makes jails; run the tests as root")
+    ours, loop = peers.measure(1, (peers.Ours, peers.Loop), install=False)
+    assert (ours["processes"], ours["ports"]) == (peers.ENDPOINTS + 1, 0)
+    assert (loop["processes"], loop["ports"]) == (peers.ENDPOINTS, 0)
+    assert ours["latency"]["shots"] == loop["latency"]["shots"] == 1
+
+
+def test_what_cannot_be_installed_is_named() -> None:
+    with pytest.raises(Unmeasured, match="install the package nosuchpackage"):
+        peers.program("nosuchprogram", "nosuchpackage", install=False)
 
 
 def test_a_part_that_fails_says_so_and_the_others_go_on(tmp_path: Path) -> None:
