@@ -103,6 +103,7 @@ class FakeBackend(Backend):
 
     signals: ClassVar[dict[str, int]] = {"HUP": signal.SIGHUP, "USR1": signal.SIGUSR1}
     state_directory = "/var/lib/jaildaemon-fake"
+    spawns_sessions = False
 
     def __init__(self, *, one_process: bool = False) -> None:
         self.watcher: FakeWatcher = FakeWatcher(self)
@@ -339,7 +340,7 @@ class FakeBackend(Backend):
             if process.jail == jail.name and not self.watcher.watches(pid)
         ]
 
-    def first_limits(self) -> contextlib.AbstractContextManager[None]:
+    def first_limits(self, *, room: bool = False) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
         """The fake has no limits."""
         return contextlib.nullcontext()
 

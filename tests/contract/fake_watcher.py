@@ -89,7 +89,8 @@ class FakeWatcher(Watcher):
     def call_in(self, seconds: float, call: Callable[[], None]) -> int:
         """Call after `seconds` of the fake's time."""
         handle = next(self._ids)
-        heapq.heappush(self._deadlines, (self.now + seconds, handle, call))
+        self._due[handle] = call
+        heapq.heappush(self._deadlines, (self.now + seconds, handle))
         return handle
 
     def wait(self) -> None:
@@ -97,22 +98,20 @@ class FakeWatcher(Watcher):
         due = self._next_deadline()
         self._wait(None if due is None else due - self.now)
         while self._deadlines and self._deadlines[0][0] <= self.now:
-            _, handle, call = heapq.heappop(self._deadlines)
-            if handle in self._cancelled:
-                self._cancelled.discard(handle)
-            else:
+            call = self._due.pop(heapq.heappop(self._deadlines)[1], None)
+            if call is not None:
                 call()
 
     def _next_deadline(self) -> float | None:
-        while self._deadlines and self._deadlines[0][1] in self._cancelled:
-            self._cancelled.discard(heapq.heappop(self._deadlines)[1])
+        while self._deadlines and self._deadlines[0][1] not in self._due:
+            heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else None
 
     def _deadline_by(self, when: float) -> bool:
         due = self._next_deadline()
         return due is not None and due <= when
 
-    def _due(self) -> tuple[list[int], list[int], list[int]]:
+    def _happening(self) -> tuple[list[int], list[int], list[int]]:
         """Return the descriptors that are ready, and who is dead: children, others."""
         self._machine.step()
         poll = select.poll()
@@ -124,7 +123,7 @@ class FakeWatcher(Watcher):
 
     def settle(self) -> None:
         """Serve until nothing but time could bring anything more."""
-        while any(self._due()) or self._deadline_by(self.now):
+        while any(self._happening()) or self._deadline_by(self.now):
             self.wait()
 
     def pass_time(self, seconds: float) -> None:
@@ -137,7 +136,7 @@ class FakeWatcher(Watcher):
         self.now = end
 
     def _wait(self, seconds: float | None) -> None:
-        ready, dead, gone = self._due()
+        ready, dead, gone = self._happening()
         if not ready and not dead and not gone:
             assert seconds is not None, "nothing can ever happen: the real one would wait for good"
             self.now += max(0.0, seconds)

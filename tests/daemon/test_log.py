@@ -269,8 +269,10 @@ def test_status_warns_of_what_an_administrator_should_look_at(
     breaks["ONCE\0true"] = [now]
     monkeypatch.setattr(server.hub.journal, "_unwritten", [{}, {}])
     monkeypatch.setattr(type(server.hub.fleet), "queued", 3)
+    monkeypatch.setattr(server.backend, "most_probes", 0, raising=False)
     assert client.ask("Status")["parameters"]["warnings"] == [
         "the journal cannot be written: 2 records wait",
+        "1 probes: see jaildaemon(1), BUGS, of more than 0",
         "REBOOT: taken for a loop, and refused for 60 min",
         "reboot: taken for a loop, and refused for 60 min",
         "3 runs wait for a place",

@@ -177,9 +177,10 @@ class Watcher(abc.ABC):
     """The event loop of the kernel at hand: descriptors, processes, deadlines."""
 
     def __init__(self) -> None:
-        self._deadlines: list[tuple[float, int, Callable[[], None]]] = []
+        self._deadlines: list[tuple[float, int]] = []
+        """A heap of times and handles; a handle without a call was cancelled."""
+        self._due: dict[int, Callable[[], None]] = {}
         self._ids = itertools.count()
-        self._cancelled: set[int] = set()
 
     @abc.abstractmethod
     def watch_fd(self, fd: int, ready: Callable[[], None], *, write: bool = False) -> None:
@@ -222,26 +223,24 @@ class Watcher(abc.ABC):
     def call_in(self, seconds: float, call: Callable[[], None]) -> int:
         """Call after `seconds`, on the monotonic clock; returns a handle to cancel."""
         handle = next(self._ids)
-        heapq.heappush(self._deadlines, (time.monotonic() + seconds, handle, call))
+        self._due[handle] = call
+        heapq.heappush(self._deadlines, (time.monotonic() + seconds, handle))
         return handle
 
     def cancel(self, handle: int) -> None:
         """Forget a deadline; one that is past or cancelled already is no error."""
-        if any(handle == entry[1] for entry in self._deadlines):
-            self._cancelled.add(handle)
+        self._due.pop(handle, None)
 
     def wait(self) -> None:
         """Wait for the next event or deadline, and make the calls that are due."""
-        while self._deadlines and self._deadlines[0][1] in self._cancelled:
-            self._cancelled.discard(heapq.heappop(self._deadlines)[1])
+        while self._deadlines and self._deadlines[0][1] not in self._due:
+            heapq.heappop(self._deadlines)
         seconds = max(0.0, self._deadlines[0][0] - time.monotonic()) if self._deadlines else None
         self._wait(seconds)
         now = time.monotonic()
         while self._deadlines and self._deadlines[0][0] <= now:
-            _, handle, call = heapq.heappop(self._deadlines)
-            if handle in self._cancelled:
-                self._cancelled.discard(handle)
-            else:
+            call = self._due.pop(heapq.heappop(self._deadlines)[1], None)
+            if call is not None:
                 call()
 
 
@@ -253,6 +252,10 @@ class Backend(abc.ABC):
     """The numbers of the signals that a rule may have."""
     state_directory: ClassVar[str]
     """Where a daemon at the default socket keeps its state."""
+    most_probes: ClassVar[int | None] = None
+    """How many may end at the same instant without harm to the host, if that is bounded."""
+    spawns_sessions: ClassVar[bool]
+    """Whether posix_spawn(3) can begin a session (POSIX_SPAWN_SETSID; not on FreeBSD)."""
 
     @abc.abstractmethod
     def boot_id(self) -> str:
@@ -327,8 +330,11 @@ class Backend(abc.ABC):
         """
 
     @abc.abstractmethod
-    def first_limits(self) -> AbstractContextManager[None]:
-        """Within it what we start gets the limits we were started with, where we raised our own."""
+    def first_limits(self, *, room: bool = False) -> AbstractContextManager[None]:
+        """Within it what we start gets the limits we were started with, where we raised our own.
+
+        With `room` two more descriptors can be opened under them.
+        """
 
     @abc.abstractmethod
     def peer(self, fd: int) -> Peer:
@@ -348,6 +354,8 @@ class Spawned:
 
 class ProbeOwner(abc.ABC):
     """Who is told of a probe's life: `armed`, then `ended`; or `failed` alone."""
+
+    __slots__ = ()
 
     @abc.abstractmethod
     def armed(self) -> None:

@@ -35,6 +35,7 @@ from jaildaemon.backends.freebsd_jails import INIT_PID, FreeBSDJail, Jails, star
 from jaildaemon.backends.freebsd_watcher import FreeBSDWatcher
 
 NO_UID = 2**32 - 1  # what no process has
+EVERY_SIGNAL = signal.valid_signals()
 
 
 def check_helper(path: Path) -> None:
@@ -60,6 +61,7 @@ class FreeBSDBackend(Backend):
 
     signals: ClassVar[dict[str, int]] = {"HUP": signal.SIGHUP, "USR1": signal.SIGUSR1}
     state_directory = "/var/db/jaildaemon"
+    spawns_sessions = False
 
     def __init__(self, helper: Path) -> None:
         check_helper(helper)
@@ -142,7 +144,7 @@ class FreeBSDBackend(Backend):
                     (os.POSIX_SPAWN_DUP2, their_go, FD_GO),
                 ],
                 # HUP is blocked from the first instruction on.
-                setsigmask=signal.valid_signals(),
+                setsigmask=EVERY_SIGNAL,
             )
         except BaseException:
             os.close(status_fd)
@@ -202,7 +204,7 @@ class FreeBSDBackend(Backend):
         """Return none: the helper is the probe, so its pid is known from the start."""
         return []
 
-    def first_limits(self) -> contextlib.AbstractContextManager[None]:
+    def first_limits(self, *, room: bool = False) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
         """Do nothing: we raise no limit of our own, for an armed probe costs no descriptor."""
         return contextlib.nullcontext()
 

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
+from weakref import WeakValueDictionary
 
 from jaildaemon.backends.base import (
     FD_GO,
@@ -38,6 +39,7 @@ assert sys.platform == "linux"
 from jaildaemon.backends.linux_image import sealed_image
 from jaildaemon.backends.linux_jail import (
     LinuxJail,
+    Namespace,
     find_init,
     is_init,
     namespace,
@@ -51,6 +53,7 @@ MAX_PID = 2**22  # PID_MAX_LIMIT, linux/threads.h
 SO_PEERPIDFD = 77  # include/uapi/asm-generic/socket.h, 6.5 and later
 PID_HINT = "-j takes the host's pid of any process in the container, or ENGINE:NAME"
 
+EVERY_SIGNAL = signal.valid_signals()
 CAP_SYS_ADMIN = 1 << 21  # linux/capability.h
 
 
@@ -60,6 +63,8 @@ class LinuxBackend(Backend):
     watcher: LinuxWatcher
     signals: ClassVar[dict[str, int]] = {"HUP": signal.SIGHUP, "USR1": signal.SIGUSR1}
     state_directory = "/var/lib/jaildaemon"
+    spawns_sessions = True
+    most_probes = 3000  # each has two filters to give back, in one queue (docs/performance.md)
 
     def __init__(self, helper: Path) -> None:
         reserve_helper_descriptors()
@@ -73,6 +78,8 @@ class LinuxBackend(Backend):
             hint = noexec if error.errno == errno.EACCES else None
             raise Refused("start", str(helper), why, hint) from error
         self._own_space = namespace("self", "pid")
+        self._jails: WeakValueDictionary[Namespace, LinuxJail] = WeakValueDictionary()
+        """The handles in use: who asks for a container again need not read it all again."""
         denied = Path("/proc/self/setgroups").read_text(encoding="ascii").strip() == "deny"
         self._flags = FLAG_KEEP_GROUPS if denied else 0
         # A pidfd a probe: the usual 1,024 would be too few.
@@ -110,6 +117,11 @@ class LinuxBackend(Backend):
         if space == self._own_space:
             why = "shares the host's PID namespace, so it is in no container"
             raise Refused("attach", str(pid), why, PID_HINT)
+        known = self._jails.get(space)
+        if known is not None and known.pidfd >= 0 and known.alive():
+            # It was alive all along, so the namespace that `pid` is in was its.
+            signal.pidfd_send_signal(member, 0)
+            return known.twin()
         init = find_init(pid, space)
         signal.pidfd_send_signal(member, 0)  # what was read was this process's
         if init is None:
@@ -119,10 +131,12 @@ class LinuxBackend(Backend):
             # Again, now that the pidfd holds it: the number may have been reused.
             if namespace(init, "pid") != space or not is_init(init):
                 raise NoSuchJail("attach", str(pid), "the container has ended")
-            return LinuxJail(init, pidfd, space)
+            jail = LinuxJail(init, pidfd, space)
         except BaseException:
             os.close(pidfd)
             raise
+        self._jails[space] = jail
+        return jail
 
     def boot_id(self) -> str:
         """Return /proc/sys/kernel/random/boot_id (random(4))."""
@@ -210,7 +224,7 @@ class LinuxBackend(Backend):
                     (os.POSIX_SPAWN_DUP2, self._image, FD_IMAGE),
                 ],
                 # HUP is blocked from the first instruction on.
-                setsigmask=signal.valid_signals(),
+                setsigmask=EVERY_SIGNAL,
             )
         except BaseException:
             os.close(status_fd)
@@ -280,13 +294,13 @@ class LinuxBackend(Backend):
         return [pid for pid in unwatched if namespace(pid, "pid") == jail.space]
 
     @contextlib.contextmanager
-    def first_limits(self) -> Iterator[None]:
+    def first_limits(self, *, room: bool = False) -> Iterator[None]:
         """Have the limit of open files that we were started with (setrlimit(2)).
 
-        We may have more files open than that, and subprocess needs a pipe for the
-        errors of exec: two low descriptors are kept to make room for it.
+        We may have more files open than that: of two low descriptors that are kept,
+        `room` is made for who needs some, as subprocess does for the errors of exec.
         """
-        while self._reserve:
+        while room and self._reserve:
             os.close(self._reserve.pop())
         _, most = self._open_files
         resource.setrlimit(resource.RLIMIT_NOFILE, self._open_files)

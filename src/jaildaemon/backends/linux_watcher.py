@@ -12,14 +12,10 @@ from jaildaemon.backends.base import Death, Watcher
 
 assert sys.platform == "linux"
 
+from jaildaemon.backends.linux_jail import readable
+
 RETRY_SECONDS = 0.01
 RETRY_LONGEST = 1.0
-
-
-def _readable(fd: int) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 class LinuxWatcher(Watcher):
@@ -89,7 +85,7 @@ class LinuxWatcher(Watcher):
             return
 
         def gone() -> None:
-            if _readable(pidfd):
+            if readable(pidfd):
                 self.unwatch_fd(pidfd)
                 os.close(pidfd)
                 ended(Death(None, None))
@@ -105,7 +101,7 @@ class LinuxWatcher(Watcher):
         result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
         pidfd = self._children[pid]
         if result is None:
-            if pidfd is not None and pidfd in self._calls and not _readable(pidfd):
+            if pidfd is not None and pidfd in self._calls and not readable(pidfd):
                 return  # the event was of an earlier descriptor with this number
             # Readable and yet not ours to reap: a tracer in the jail holds the
             # zombie.  Ask again ever more rarely, without the spinning pidfd.

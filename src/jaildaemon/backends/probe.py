@@ -33,9 +33,26 @@ class Probe:
     may trace in the jail could write there between the probe's birth and "go".
     """
 
+    __slots__ = (
+        "_alive",
+        "_armed",
+        "_backend",
+        "_buffer",
+        "_deadline",
+        "_death",
+        "_error",
+        "_go_fd",
+        "_jail",
+        "_owner",
+        "_ready",
+        "_settled",
+        "_spawned",
+        "_status_fd",
+        "pid",
+    )
+
     def __init__(self, backend: Backend, jail: Jail, owner: ProbeOwner) -> None:
         self._backend, self._jail, self._owner = backend, jail, owner
-        self._watcher = backend.watcher
         self._error: JaildaemonError | None = None
         self._buffer = b""
         self._alive: set[int] = set()
@@ -47,6 +64,8 @@ class Probe:
 
     def arm(self, title: str, uid: int, gid: int) -> None:
         """Start arming.  The owner hears of it later, never within this call."""
+        if self._error is not None:
+            return  # withdrawn before its turn came
         try:
             spawned = self._backend.spawn(self._jail, title, uid, gid)
         except OSError as error:
@@ -58,12 +77,17 @@ class Probe:
         self.pid = spawned.probe_pid
         self._watch(spawned.helper_pid)
         try:
-            self._watcher.watch_fd(self._status_fd, self._read_status)
+            self._backend.watcher.watch_fd(self._status_fd, self._read_status)
         except OSError as error:
             why = f"the helper cannot be listened to: {error.strerror}"
             self.fail(ArmingError(_ATTACH, self._jail.name, why))
             return
-        self._deadline = self._watcher.call_in(ARMING_SECONDS, self._too_late)
+        self._deadline = self._backend.watcher.call_in(ARMING_SECONDS, self._too_late)
+
+    @property
+    def armed(self) -> bool:
+        """Whether it sleeps in the jail, or did until a moment ago."""
+        return self._armed
 
     def adopt(self, pid: int) -> None:
         """Take up a probe that was armed before the daemon replaced itself by exec."""
@@ -78,16 +102,16 @@ class Probe:
     def ring(self, signum: int) -> None:
         """Signal the armed probe, as anybody in its jail might."""
         if self.pid is not None and self.pid in self._alive:
-            self._watcher.signal_process(self.pid, signum)
+            self._backend.watcher.signal_process(self.pid, signum)
 
     def fail(self, error: JaildaemonError) -> None:
         """End what there is, and keep the first reason."""
         self._error = self._error or error
         self._close_pipes()
         for pid in self._alive:
-            self._watcher.signal_process(pid, signal.SIGKILL)
+            self._backend.watcher.signal_process(pid, signal.SIGKILL)
         if not self._alive:
-            self._watcher.call_in(0, self._settle)
+            self._backend.watcher.call_in(0, self._settle)
 
     def _too_late(self) -> None:
         self._deadline = None
@@ -96,7 +120,7 @@ class Probe:
 
     def _watch(self, pid: int) -> None:
         self._alive.add(pid)
-        self._watcher.watch_process(pid, lambda death: self._reaped(pid, death))
+        self._backend.watcher.watch_process(pid, lambda death: self._reaped(pid, death))
 
     def _read_status(self) -> None:
         try:
@@ -147,10 +171,10 @@ class Probe:
 
     def _close_pipes(self) -> None:
         if self._deadline is not None:
-            self._watcher.cancel(self._deadline)
+            self._backend.watcher.cancel(self._deadline)
             self._deadline = None
         if self._status_fd >= 0:
-            self._watcher.unwatch_fd(self._status_fd)
+            self._backend.watcher.unwatch_fd(self._status_fd)
             os.close(self._status_fd)
             # What waits for "go" reads the end of the file now, and ends.
             os.close(self._go_fd)
@@ -177,11 +201,11 @@ class Probe:
                 strays = self._backend.strays(self._jail)
             except OSError:
                 # A probe may be left that nobody knows: no other try before that is seen.
-                self._watcher.call_in(RETRY_SECONDS, self._settle)
+                self._backend.watcher.call_in(RETRY_SECONDS, self._settle)
                 return
             for stray in strays:
                 self._watch(stray)
-                self._watcher.signal_process(stray, signal.SIGKILL)
+                self._backend.watcher.signal_process(stray, signal.SIGKILL)
             if self._alive:
                 return
         self._settled = True

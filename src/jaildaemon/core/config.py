@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from jaildaemon.core import text
-from jaildaemon.core.member import overlap
+from jaildaemon.core.member import overlapping
 from jaildaemon.core.rules import Policy, Respawn, Rule, make_policy
 from jaildaemon.errors import Refused
 
@@ -202,8 +202,9 @@ def overlaps(rules: Iterable[FileRule]) -> list[Problem]:
             patterns.append(rule)
         else:
             named.setdefault(rule.jail, []).append(rule)
+        overlaps = overlapping(rule.title)
         for other in near:
-            if overlap(rule.title, other.title):
+            if overlaps(other.title):
                 what = f"overlaps with that of {other.name}: pkill -f may ring both"
                 warnings.append(Problem(rule.source, rule.name, "title", what))
     return warnings

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from jaildaemon.core.lifecycle import Action, Event, Life, Phase, sort_trigger, step
 from jaildaemon.core.limits import Window
-from jaildaemon.core.member import Member, Now, Run, Shown, Stage, overlap
+from jaildaemon.core.member import Member, Now, Run, Shown, Stage, overlapping
 from jaildaemon.core.rules import Policy, Rule
 from jaildaemon.errors import Ambiguous, NoSuchRule, Refused
 
@@ -156,10 +156,11 @@ class Fleet:
 
     def overlapping(self, member: Member) -> list[Member]:
         """Return the rules of the same jail that `pkill -f` with a title may hit too."""
+        key, looks_like = member.jail_key, overlapping(member.rule.title)
         return [
             m
-            for m in self.of_jail(member.jail_key)
-            if m is not member and overlap(m.rule.title, member.rule.title)
+            for m in self._users.get(key, {}).values()
+            if looks_like(m.rule.title) and m is not member and m.jail_key == key
         ]
 
     # --- events ------------------------------------------------------------------

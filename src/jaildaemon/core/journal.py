@@ -29,12 +29,11 @@ boot).  Beyond those, by kind:
 
 import json
 import math
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from jaildaemon.core import breaker
-from jaildaemon.core.limits import MAX_COUNT, parse_limit
+from jaildaemon.core.limits import MAX_COUNT, Latest, parse_limit
 
 Record = dict[str, object]
 
@@ -50,12 +49,16 @@ class BadRecord(Exception):
 
 def encode(records: Iterable[Record]) -> bytes:
     """Return the lines of `records`, for one write(2)."""
-    lines = (json.dumps(record, separators=(",", ":")) for record in records)
-    return "".join(f"{line}\n" for line in lines).encode("ascii")
+    return "".join(f"{_LINES.encode(record)}\n" for record in records).encode("ascii")
 
 
 def _no_constant(name: str) -> object:
     raise BadRecord(f"{name} is not JSON")
+
+
+_LINES = json.JSONEncoder(separators=(",", ":"))
+MAX_POLICIES = 1000
+"""Of those that are kept once, for all the rules that have them."""
 
 
 def decode(line: bytes) -> Record:
@@ -85,7 +88,7 @@ class KnownRule:
     """A rule that was there when the journal ends."""
 
     record: Record
-    times: deque[float]
+    times: Latest
     """Its latest triggers, seconds since the boot: as many as its limit counts."""
     last_end: float | None = None
     last_trigger: float | None = None
@@ -128,6 +131,7 @@ class History:
         self.rules: dict[str, KnownRule] = {}
         self.breaks: breaker.Breaks = {}
         self._boot_record: Record = {}
+        self._policies: dict[str, object] = {}
 
     def read(self, record: Record) -> None:
         """Take the next record; BadRecord, and nothing has changed."""
@@ -159,7 +163,7 @@ class History:
             for known in held:
                 if not known.gone:
                     said = {**known.record, "identity": {}}
-                    anew = KnownRule(said, deque(maxlen=known.times.maxlen), held=known.held)
+                    anew = KnownRule(said, Latest(known.times.count), held=known.held)
                     self.rules[str(said["rule"])] = anew
         self._boot_record = record
         self.last_id = max(self.last_id, int(_number(record.get("last_id"))))
@@ -175,7 +179,9 @@ class History:
         if not rule:
             raise BadRecord("a rule without its id")
         said = {name: value for name, value in record.items() if name != "state"}
-        before, known = self.rules.get(rule), KnownRule(said, deque(maxlen=_counted(record)))
+        if "policy" in said:
+            said["policy"] = self._shared(said["policy"])
+        before, known = self.rules.get(rule), KnownRule(said, Latest(_counted(record)))
         self.rules[rule] = known
         if before is not None:
             known.go_on(before)
@@ -184,6 +190,12 @@ class History:
             _take_state(known, state)
         if rule.startswith("t") and rule[1:].isdecimal() and len(rule) <= MAX_ID_SIZE:
             self.last_id = max(self.last_id, int(rule[1:]))
+
+    def _shared(self, policy: object) -> object:
+        """Return an equal policy that is kept already: ten thousand rules have a few."""
+        if len(self._policies) >= MAX_POLICIES:
+            self._policies.clear()
+        return self._policies.setdefault(repr(policy), policy)
 
     def _unrule(self, rule: str) -> None:
         known = self.rules.get(rule)
@@ -197,7 +209,7 @@ class History:
         seconds = _number(record.get("s"))
         if kind == "trigger" and run and run not in known.runs:
             known.runs[run] = OpenRun(run, _number(record.get("t")), seconds)
-            known.times.append(seconds)
+            known.times.extend((seconds,))
             known.last_trigger = _number(record.get("t"))
             known.triggers += 1
             policy = known.record.get("policy")

@@ -2,8 +2,7 @@
 """Durations, rate limits and the window that says when a rule may ring again."""
 
 import re
-from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 _UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -72,19 +71,45 @@ def parse_limit(text: str) -> Limit | None:
     return Limit(int(found[1]), seconds)
 
 
+class Latest:
+    """The latest `count` times of something; costs next to nothing while there are none."""
+
+    __slots__ = ("_times", "count")
+
+    def __init__(self, count: int, times: Iterable[float] = ()) -> None:
+        self.count = count
+        self._times: tuple[float, ...] = ()
+        self.extend(times)
+
+    def extend(self, times: Iterable[float]) -> None:
+        """Add later ones, and keep no more than matter."""
+        if self.count:
+            self._times = (*self._times, *times)[-self.count :]
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._times)
+
+    def __iter__(self) -> Iterator[float]:
+        """Give them, the earliest first."""
+        return iter(self._times)
+
+
 class Window:
     """The latest triggers of one rule, at times of a clock that never steps."""
 
+    __slots__ = ("_limit", "_times")
+
     def __init__(self, limit: Limit | None, times: Iterable[float] = ()) -> None:
         self._limit = limit
-        self._times: deque[float] = deque(times, maxlen=limit.count if limit else 0)
+        self._times = Latest(limit.count if limit else 0, times)
 
     def note(self, now: float) -> None:
         """Take note of a trigger."""
-        self._times.append(now)
+        self._times.extend((now,))
 
     def wait(self, now: float) -> float:
         """Return the seconds until one more trigger is within the limit; 0 if it is now."""
         if self._limit is None or len(self._times) < self._limit.count:
             return 0.0
-        return max(0.0, self._times[0] + self._limit.seconds - now)
+        return max(0.0, next(iter(self._times)) + self._limit.seconds - now)

@@ -2,6 +2,7 @@
 """One rule of the fleet: its life, its runs, its counts, and what `list` shows of it."""
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from jaildaemon.core.lifecycle import Life, Phase
@@ -121,10 +122,15 @@ _SHOWN = {
 }
 
 
-def overlap(one: str | None, other: str | None) -> bool:
-    """Say whether looking for one title finds the other's probe too.
+def overlapping(title: str | None) -> Callable[[str | None], bool]:
+    """Return what says whether looking for one title finds the other's probe too.
 
     pkill -f looks at the whole argv[0], "jaildaemon: " included; a rule without
     a title can only be rung by that name, which is in all of them.
     """
-    return (one or NAME) in process_title(other) or (other or NAME) in process_title(one)
+    sought, whole = title or NAME, process_title(title)
+
+    def overlaps(other: str | None) -> bool:
+        return (other or NAME) in whole or sought in process_title(other)
+
+    return overlaps

@@ -5,6 +5,7 @@ Values are checked where they are made; a bad one cannot exist.
 """
 
 import enum
+import functools
 import re
 from dataclasses import dataclass
 
@@ -77,19 +78,35 @@ class Policy:
         return self.concurrency if self.respawn is Respawn.NOW and not self.cooldown else 1
 
     def texts(self) -> dict[str, object]:
-        """Return it as Policy of org.jaildaemon.varlink: every field, durations as written."""
-        return {
-            "respawn": self.respawn.value,
-            "uid": self.uid,
-            "gid": self.gid,
-            "signal": self.signal,
-            "limit": "none" if self.limit is None else str(self.limit),
-            "cooldown": format_duration(self.cooldown),
-            "timeout": "none" if self.timeout is None else format_duration(self.timeout),
-            "settle": format_duration(self.settle),
-            "concurrency": self.concurrency,
-            "run_as": self.run_as,
-        }
+        """Return it as Policy of org.jaildaemon.varlink: every field, durations as written.
+
+        It is the same one each time, and not to be changed.
+        """
+        return _texts(self)
+
+
+# Ten thousand rules have a few policies between them: each is kept once.
+
+
+@functools.lru_cache(maxsize=1024)
+def _one(policy: Policy) -> Policy:
+    return policy
+
+
+@functools.lru_cache(maxsize=1024)
+def _texts(policy: Policy) -> dict[str, object]:
+    return {
+        "respawn": policy.respawn.value,
+        "uid": policy.uid,
+        "gid": policy.gid,
+        "signal": policy.signal,
+        "limit": "none" if policy.limit is None else str(policy.limit),
+        "cooldown": format_duration(policy.cooldown),
+        "timeout": "none" if policy.timeout is None else format_duration(policy.timeout),
+        "settle": format_duration(policy.settle),
+        "concurrency": policy.concurrency,
+        "run_as": policy.run_as,
+    }
 
 
 def make_policy(  # noqa: PLR0913 - the fields of a Policy
@@ -127,7 +144,7 @@ def make_policy(  # noqa: PLR0913 - the fields of a Policy
         quiet = 0.0 if settle is None else parse_duration(settle)
     except ValueError as error:
         raise Refused("attach", field, str(error)) from None
-    return Policy(
+    policy = Policy(
         when,
         uid or 0,
         gid or 0,
@@ -139,6 +156,7 @@ def make_policy(  # noqa: PLR0913 - the fields of a Policy
         concurrency,
         "root" if run_as is None else run_as,
     )
+    return _one(policy)
 
 
 @dataclass(frozen=True, slots=True)

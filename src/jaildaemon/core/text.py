@@ -65,6 +65,8 @@ def id_problem(number: int) -> str | None:
 
 def shown(text: str) -> str:
     """Return `text` for a log or a terminal: one line, no control character."""
+    if text.isprintable() and "\\" not in text:
+        return text
     return "".join(
         c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode() for c in text
     )

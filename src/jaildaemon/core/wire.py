@@ -62,9 +62,12 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
+_MESSAGES = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
+
 def encode(message: dict[str, object]) -> bytes:
     """Return `message` as bytes, NUL included; ValueError for NaN and the infinities."""
-    return json.dumps(message, separators=(",", ":"), allow_nan=False).encode() + b"\0"
+    return _MESSAGES.encode(message).encode() + b"\0"
 
 
 def decode(data: bytes) -> dict[str, object]:

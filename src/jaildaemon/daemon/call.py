@@ -28,7 +28,9 @@ class Call:
     def __init__(self, peer: Peer, answer: Answer) -> None:
         self.peer, self.answer = peer, answer
         self.hung_up: Callable[[], None] = lambda: None
-        self.oneway = False
+        self.oneway = self.overlaps = False
+        self.reply: bytes | None = None
+        """The answer, as it goes out when those to earlier calls are out."""
         self.stream: Callable[[Pull], Callable[[], None]] | None = None
         """Begins a long answer, where the caller wants "more"; returns what says that there
         is some again.  It ends with `answer`."""

@@ -15,14 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jaildaemon.backends.base import Backend, Death
+from jaildaemon.daemon.output import Output
 from jaildaemon.errors import Refused
 
 PATH = "/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
-RING_BYTES = 65536
-HEAD_BYTES = 8
-RETRY_SECONDS = 1.0
-OUTPUT_SECONDS = 1.0
-OUTPUT_READER = Path(__file__).resolve().parent.parent / "libexec" / "jailoutput"
+SHELL = "/bin/sh"
+UMASK = 0o022
+_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
+"""By Python; a command has what is usual."""
 
 
 @functools.cache
@@ -49,110 +49,93 @@ def environment(home: str, values: dict[str, str]) -> dict[str, str]:
     }
 
 
-def take_ring(path: Path) -> bytes:
-    """Return the output that helper/output.c kept in `path`, and remove the file."""
-    try:
-        data = path.read_bytes()
-        path.unlink()
-    except FileNotFoundError:
-        return b""
-    total = int.from_bytes(data[:HEAD_BYTES], "little")
-    ring = data[HEAD_BYTES:]
-    if total <= len(ring):
-        return ring[:total]
-    at = total % RING_BYTES
-    return ring[at:] + ring[:at]
-
-
 class Command:
-    """One started command: its shell, and the reader of its output."""
+    """One started command: its shell, and its output."""
 
     def __init__(self, backend: Backend, ring: Path, *, pid: int = 0) -> None:
-        self._backend, self._ring, self.pid = backend, ring, pid
-        self._pipe_fd = -1
+        self._backend, self.pid = backend, pid
+        self.output = Output(backend, ring)
         self._told = self._ended = False
-        self._reader_done = False  # of an adopted command nobody ever tells us
-        self._output_wanted: Callable[[Path], None] | None = None
 
     def start(
         self, command: str, run_as: str, values: dict[str, str], ended: Callable[[Death], None]
     ) -> None:
         """Start `command` by sh(1) in a session of its own; OSError where it cannot be.
 
+        Its output is then to be read: after the start, so that this costs it no time.
         `ended` is called when the shell has ended, whoever still holds its output.
         """
         account = _account(run_as)
-        user: dict[str, object] = {}
-        if account.pw_uid != os.geteuid():
-            groups = os.getgrouplist(account.pw_name, account.pw_gid)
-            user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}
+        variables = environment(account.pw_dir, values)
         read_fd, write_fd = os.pipe()
-        null_fd = -1
         try:
-            null_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-            with self._backend.first_limits():
-                process = subprocess.Popen(  # type: ignore[call-overload]
-                    ["/bin/sh", "-c", command],
-                    stdin=null_fd,
-                    stdout=write_fd,
-                    stderr=write_fd,
-                    cwd="/",
-                    env=environment(account.pw_dir, values),
-                    start_new_session=True,
-                    umask=0o022,
-                    **user,
-                )
+            if account.pw_uid == os.geteuid() and self._backend.spawns_sessions:
+                self.pid = self._spawn(command, variables, write_fd)
+            else:
+                self.pid = self._fork(command, variables, write_fd, account)
         except BaseException:
             os.close(read_fd)
             raise
         finally:
             os.close(write_fd)
-            if null_fd >= 0:
-                os.close(null_fd)
-        self.pid, self._pipe_fd = process.pid, read_fd
+        self.output.pipe_fd = read_fd
+        self._backend.watcher.watch_process(self.pid, ended)
 
-        def reaped(death: Death) -> None:
-            # The watcher has reaped it: subprocess must not try to.
-            process.returncode = death.status if death.signal is None else -death.signal
-            ended(death)
+    def _spawn(self, command: str, variables: dict[str, str], output_fd: int) -> int:
+        """Start it as ourselves, the fastest way; the daemon's directory is / already."""
+        with self._backend.first_limits(room=True):
+            before, low_fd = os.umask(UMASK), -1
+            try:
+                # glibc takes no descriptor above the limit for what it is to do.
+                low_fd = os.dup(output_fd)
+                return os.posix_spawn(
+                    SHELL,
+                    [SHELL, "-c", command],
+                    variables,
+                    file_actions=[
+                        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                        (os.POSIX_SPAWN_DUP2, low_fd, 1),
+                        (os.POSIX_SPAWN_DUP2, low_fd, 2),
+                    ],
+                    setsid=True,
+                    setsigmask=(),
+                    setsigdef=_IGNORED,
+                )
+            finally:
+                os.umask(before)
+                if low_fd >= 0:
+                    os.close(low_fd)
 
-        self._backend.watcher.watch_process(process.pid, reaped)
-        # After the command: what reads its output costs it no time.
-        self._start_reader()
-
-    def _start_reader(self) -> None:
-        # The command runs: whatever fails from here on must not look as if it did not.
-        ring_fd = -1
+    def _fork(
+        self,
+        command: str,
+        variables: dict[str, str],
+        output_fd: int,
+        account: pwd.struct_passwd,
+    ) -> int:
+        """Start it as another user, or where a spawn cannot begin a session."""
+        user: dict[str, object] = {}
+        if account.pw_uid != os.geteuid():
+            groups = os.getgrouplist(account.pw_name, account.pw_gid)
+            user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}
+        null_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            ring_fd = self._open_ring()
-            reader = os.posix_spawn(
-                OUTPUT_READER,
-                ["jailoutput"],
-                {},
-                file_actions=[
-                    (os.POSIX_SPAWN_DUP2, self._pipe_fd, 0),
-                    (os.POSIX_SPAWN_DUP2, ring_fd, 1),
-                    (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_RDWR, 0),
-                ],
-            )
-        except OSError:
-            # Until there is room for one more process, the pipe itself holds 64 KiB.
-            self._backend.watcher.call_in(RETRY_SECONDS, self._start_reader)
-            return
+            with self._backend.first_limits(room=True):
+                process = subprocess.Popen(  # type: ignore[call-overload]
+                    [SHELL, "-c", command],
+                    stdin=null_fd,
+                    stdout=output_fd,
+                    stderr=output_fd,
+                    cwd="/",
+                    env=variables,
+                    start_new_session=True,
+                    umask=UMASK,
+                    **user,
+                )
         finally:
-            if ring_fd >= 0:
-                os.close(ring_fd)
-        os.close(self._pipe_fd)
-        self._pipe_fd = -1
-        self._backend.watcher.watch_process(reader, lambda _: self._reader_ended())
-
-    def _open_ring(self) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            return os.open(self._ring, flags, 0o600)
-        except OSError:
-            # No room for the output: it is read all the same, so that nobody blocks.
-            return os.open(os.devnull, os.O_RDWR)
+            os.close(null_fd)
+        process.returncode = 0  # the watcher reaps it: subprocess must not try to
+        return int(process.pid)
 
     def signal(self, number: signal.Signals) -> None:
         """Signal the command's process group."""
@@ -186,27 +169,3 @@ class Command:
                 os.getsid(self.pid)
                 return
         self.signal(signal.SIGKILL)
-
-    @property
-    def has_reader(self) -> bool:
-        """Whether nothing of the output depends on this process any more."""
-        return self._pipe_fd < 0
-
-    def when_read(self, take: Callable[[Path], None]) -> None:
-        """Give the file of the output once, when all of it is read, for `take_ring`.
-
-        The command has ended.  A jail it started may hold its output for months:
-        what was written by OUTPUT_SECONDS after its end is what there is.
-        """
-        self._output_wanted = take
-        seconds = 0.0 if self._reader_done else OUTPUT_SECONDS
-        self._backend.watcher.call_in(seconds, self._give_output)
-
-    def _reader_ended(self) -> None:
-        self._reader_done = True
-        self._give_output()
-
-    def _give_output(self) -> None:
-        take, self._output_wanted = self._output_wanted, None
-        if take is not None:
-            take(self._ring)

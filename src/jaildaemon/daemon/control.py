@@ -7,6 +7,7 @@ it may make us keep is bounded (docs/protocol.md).
 
 import errno
 import socket
+from collections import deque
 from collections.abc import Callable
 
 from jaildaemon.backends.base import Backend, Peer
@@ -24,6 +25,8 @@ MESSAGE_SECONDS = 5.0
 """How long a client may take to finish a message, or to take an answer."""
 PAUSE_SECONDS = 1.0
 """How long nothing is accepted when we are out of descriptors."""
+MAX_OVERLAPPING = 16
+"""Armings of one connection at a time."""
 READ_BYTES = 16384
 STREAM_BYTES = 65536
 """Of a long answer: what is made at a time, and no more before that has been taken."""
@@ -32,14 +35,21 @@ COMPLAINTS, COMPLAINT_SECONDS = 5, 10.0
 
 
 class Connection:
-    """One client.  One call at a time; what it sends meanwhile waits, bounded."""
+    """One client.  Its calls are answered in order; what waits meanwhile is bounded.
+
+    Of calls that were sent one behind the other only armings overlap: several
+    helpers are at work then.  Whatever else is asked for waits until they are done.
+    """
 
     def __init__(self, server: "ControlServer", sock: socket.socket, peer: Peer) -> None:
         self._server, self._sock, self.peer = server, sock, peer
         self._watcher = server.backend.watcher
         self._decoder = wire.Decoder()
         self._out = bytearray()
-        self._call: Call | None = None
+        self._calls: deque[Call] = deque()
+        """Not answered yet; more than one only where all are armings."""
+        self._held: dict[str, object] | None = None
+        """Read, but its turn has not come."""
         self._pull: Pull | None = None
         self._ending = self._taking = False
         self._deadline: int | None = None
@@ -49,7 +59,8 @@ class Connection:
         """Say no, then close."""
         self._ending = True
         error = NotPermitted("connect", f"uid {self.peer.uid} pid {self.peer.pid}", reason)
-        self._answer_error(error)
+        self._out += _error(error)
+        self._writable()
 
     def close(self) -> None:
         """End the connection; a call that is still under way is told so."""
@@ -59,8 +70,8 @@ class Connection:
         self._watcher.unwatch_fd(self._sock.fileno())
         self._sock.close()
         self._server.closed(self)
-        if self._call is not None:
-            self._call.hung_up()
+        for call in self._calls:
+            call.hung_up()
 
     # --- in --------------------------------------------------------------------
 
@@ -79,68 +90,80 @@ class Connection:
         self._next_calls()
 
     def _next_calls(self) -> None:
-        """Take calls until one waits for its answer, or an answer for its reader."""
+        """Take calls until one must wait for its turn, or an answer for its reader."""
         self._taking = True
         try:
-            while not (self._ending or self._call or self._out) and self._sock.fileno() >= 0:
-                untrusted = self._decoder.next()
-                if untrusted is None:
+            while not (self._ending or self._out) and self._sock.fileno() >= 0:
+                untrusted, self._held = self._held, None
+                if untrusted is None and (untrusted := self._decoder.next()) is None:
+                    break
+                if self._calls and not self._may_overlap(untrusted):
+                    self._held = untrusted
                     break
                 self._take(untrusted)
         except wire.ProtocolError as error:
             self._server.complain(f"closed the connection of uid {self.peer.uid}: {error}")
-            self.close()
-            return
+            self._ending = True  # what was asked for before that is still answered
         finally:
             self._taking = False
         if self._sock.fileno() < 0:
             return
-        if self._call is not None and self._decoder.size > wire.MAX_MESSAGE:
+        if self._ending and not (self._calls or self._out):
+            self.close()
+            return
+        if self._calls and (self._ending or self._decoder.size > wire.MAX_MESSAGE):
             self._watcher.unwatch_fd(self._sock.fileno())  # until the answer is out
         elif not self._out:
             self._watcher.watch_fd(self._sock.fileno(), self._readable)
-        self._set_deadline(wanted=bool(self._out) or (self._call is None and self._decoder.pending))
+        self._set_deadline(wanted=bool(self._out) or (not self._calls and self._decoder.pending))
+
+    def _may_overlap(self, untrusted: dict[str, object]) -> bool:
+        return (
+            len(self._calls) < MAX_OVERLAPPING and self._calls[-1].overlaps and _overlaps(untrusted)
+        )
 
     def _take(self, untrusted: dict[str, object]) -> None:
         self._set_deadline(wanted=False)  # each message has its own
         method, parameters = untrusted.get("method"), untrusted.get("parameters", {})
         call = Call(self.peer, lambda result: self._answered(call, result))
         call.oneway = untrusted.get("oneway") is True
+        call.overlaps = _overlaps(untrusted)
         if untrusted.get("more") is True and not call.oneway:
             call.stream = self._begin_stream
+        self._calls.append(call)
         if not isinstance(method, str):
             error = _invalid("method")
         elif method not in wire.ACCESS:
             error = _unknown(method)
         else:
-            self._call = call
             try:
                 self._server.methods.call(method, parameters, call)
             except BadParameter as bad:
-                self._call = None
                 error = _invalid(bad.name)
             else:
                 return
-        if not call.oneway:
-            self._reply(wire.error(*error))
+        self._settle(call, wire.error(*error))
 
     # --- out -------------------------------------------------------------------
 
     def _answered(self, call: Call, result: Parameters | JaildaemonError) -> None:
-        if self._sock.fileno() < 0 or self._call is not call:
+        if self._sock.fileno() < 0 or call.reply is not None:
             return
-        self._call = self._pull = None
-        if not call.oneway:
-            if isinstance(result, JaildaemonError):
-                self._answer_error(result)
-            else:
-                self._reply(wire.reply(result))
-        if not self._taking:
-            self._watcher.call_in(0, self._next_calls)
+        if isinstance(result, JaildaemonError):
+            self._settle(call, _error(result))
+        else:
+            self._settle(call, wire.reply(result))
 
-    def _answer_error(self, error: JaildaemonError) -> None:
-        name = error.varlink or f"{wire.INTERFACE}.Refused"
-        self._reply(wire.error(name, error.parameters()))
+    def _settle(self, call: Call, reply: bytes) -> None:
+        """Send an answer, once those to earlier calls are sent."""
+        call.reply = b"" if call.oneway else reply
+        while self._calls and self._calls[0].reply is not None:
+            self._out += self._calls.popleft().reply or b""
+            self._pull = None
+        if self._out:
+            self._writable()
+        elif not self._taking:
+            self._watcher.call_in(0, self._next_calls)
 
     def _begin_stream(self, pull: Pull) -> Callable[[], None]:
         self._pull = pull
@@ -159,10 +182,6 @@ class Connection:
         if self._out:
             self._writable()
 
-    def _reply(self, data: bytes) -> None:
-        self._out += data
-        self._writable()
-
     def _writable(self) -> None:
         try:
             sent = self._sock.send(self._out)
@@ -176,7 +195,7 @@ class Connection:
             # A slow reader: nothing more is read from it until it has read.
             self._watcher.watch_fd(self._sock.fileno(), self._writable, write=True)
             self._set_deadline(wanted=True)
-        elif self._ending:
+        elif self._ending and not self._calls:
             self.close()
         elif not self._taking:
             self._watcher.watch_fd(self._sock.fileno(), self._readable)
@@ -194,6 +213,18 @@ class Connection:
         self._deadline = None
         self._server.complain(f"closed the connection of uid {self.peer.uid}: too slow")
         self.close()
+
+
+def _overlaps(untrusted: dict[str, object]) -> bool:
+    """Say whether a call arms a new probe and does nothing else."""
+    parameters = untrusted.get("parameters")
+    if untrusted.get("method") != f"{wire.INTERFACE}.Attach" or untrusted.get("more") is True:
+        return False
+    return isinstance(parameters, dict) and not parameters.get("replace")
+
+
+def _error(error: JaildaemonError) -> bytes:
+    return wire.error(error.varlink or f"{wire.INTERFACE}.Refused", error.parameters())
 
 
 def _invalid(parameter: str) -> tuple[str, Parameters]:

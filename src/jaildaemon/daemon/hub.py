@@ -11,6 +11,7 @@ from jaildaemon.core.fleet import Act, Do, Fleet, Member, Now, Run, Stage
 from jaildaemon.core.lifecycle import Event, Phase
 from jaildaemon.core.reasons import why_not_armed
 from jaildaemon.core.rules import Rule
+from jaildaemon.daemon.gate import Gate, Pace
 from jaildaemon.daemon.journal import Journal, Log
 from jaildaemon.daemon.keeper import Keeper
 from jaildaemon.daemon.roster import Roster
@@ -37,13 +38,14 @@ class Hub:
         self.journal = Journal(state, log, now)
         self.fleet = Fleet(f"{int(self.started.wall * 1000):x}-{os.getpid()}")
         self.runner = Runner(self, state)
+        self.gate, self.pace = Gate(backend.watcher), Pace(backend.watcher)
         self.keepers: dict[str, Keeper] = {}
         self.jails: dict[str, Jail] = {}
         self.roster = Roster(self, engines=engines)
         self.ending = False
         """Set at the end of the daemon: nothing is armed or started, no rule is forgotten."""
-        self.changed: Callable[[], None] = lambda: None
-        """Called after every event."""
+        self.changed: Callable[[Member], None] = lambda _: None
+        """Called after every event, with the rule that it was of."""
 
     def now(self) -> Now:
         """Return this instant."""
@@ -221,7 +223,7 @@ class Hub:
             self.forget_jail(member.jail_key)
         if member.rule.lasting:
             self.roster.settle(member)
-        self.changed()
+        self.changed(member)
 
     @property
     def quiet(self) -> bool:

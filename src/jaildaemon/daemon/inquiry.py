@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from jaildaemon.core import breaker, wire
 from jaildaemon.core.entries import Entries, Entry
 from jaildaemon.core.fleet import Member, Shown
+from jaildaemon.core.lifecycle import Phase
 from jaildaemon.core.reasons import ringing_others
 from jaildaemon.core.text import shown
 from jaildaemon.daemon import schema
@@ -179,6 +180,9 @@ def warnings(hub: Hub) -> list[str]:
     now, found = hub.now(), []
     if hub.journal.unwritten:
         found.append(f"the journal cannot be written: {hub.journal.unwritten} records wait")
+    most, probes = hub.backend.most_probes, hub.fleet.count(Phase.ARMED)
+    if most is not None and probes > most:
+        found.append(f"{probes} probes: see jaildaemon(1), BUGS, of more than {most}")
     for key in hub.journal.history.breaks:
         seconds = breaker.broken(hub.journal.history.breaks, key, now.wall)
         if seconds is not None:

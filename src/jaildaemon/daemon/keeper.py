@@ -9,6 +9,7 @@ from jaildaemon.backends.probe import Probe
 from jaildaemon.core.fleet import Act, Fleet, Member, Now
 from jaildaemon.core.lifecycle import Event, Phase, backoff_seconds
 from jaildaemon.core.text import process_title, shown
+from jaildaemon.daemon.gate import Gate, Pace
 from jaildaemon.daemon.journal import Journal, Log
 from jaildaemon.errors import JaildaemonError
 
@@ -22,6 +23,8 @@ class Hub(Protocol):
     fleet: Fleet
     journal: Journal
     log: Log
+    gate: Gate
+    pace: Pace
 
     def now(self) -> Now:
         """Return this instant."""
@@ -38,6 +41,8 @@ class Hub(Protocol):
 
 class Keeper(ProbeOwner):
     """Keeps the probe of one rule."""
+
+    __slots__ = ("_fired", "_hub", "_probe", "_timer", "asked", "error", "jail", "member")
 
     def __init__(self, hub: Hub, member: Member, jail: Jail | None) -> None:
         self._hub = hub
@@ -69,8 +74,7 @@ class Keeper(ProbeOwner):
             case Act.ARM:
                 self.arm()
             case Act.KILL:
-                if self._probe is not None:
-                    self._probe.kill()
+                self._kill()
             case Act.BACKOFF:
                 self._back_off()
             case Act.REST:
@@ -95,15 +99,25 @@ class Keeper(ProbeOwner):
         """Start arming a probe.  The fleet hears ARMED, FAILED or LOST, later."""
         rule = self.member.rule
         assert self.jail is not None
-        self._probe = Probe(self._hub.backend, self.jail, self)
+        self._probe = probe = Probe(self._hub.backend, self.jail, self)
         try:
             self._hub.journal.check()
         except OSError as error:
             # A trigger could not be recorded: better no bell than a dead one.
             why = f"the journal cannot be written: {error.strerror}"
-            self._probe.fail(ArmingError("attach", self.jail.name, why))
+            probe.fail(ArmingError("attach", self.jail.name, why))
             return
-        self._probe.arm(process_title(rule.title), rule.policy.uid, rule.policy.gid)
+        title, uid, gid = process_title(rule.title), rule.policy.uid, rule.policy.gid
+        self._hub.gate.enter(probe, lambda: probe.arm(title, uid, gid))
+
+    def _kill(self) -> None:
+        probe = self._probe
+        if probe is None:
+            return
+        if probe.armed:
+            self._hub.pace.call(probe.kill)
+        else:
+            probe.kill()
 
     def adopt(self, pid: int) -> None:
         """Take up a probe that was armed before the daemon replaced itself."""
@@ -145,6 +159,7 @@ class Keeper(ProbeOwner):
         title = shown(process_title(self.member.rule.title))
         assert self._probe is not None
         assert self.jail is not None
+        self._hub.gate.leave(self._probe)
         self._say(f"armed in jail {self.jail.name} as pid {self._probe.pid}: {title}")
         for other in self._hub.fleet.overlapping(self.member):
             self._say(f"warning: pkill -f may ring {other.rule.id} too, their titles overlap")
@@ -152,6 +167,7 @@ class Keeper(ProbeOwner):
 
     def failed(self, error: JaildaemonError) -> None:
         """Take note that no probe came of it."""
+        self._hub.gate.leave(self._probe)
         self._probe, self.error = None, error
         if self.member.life.phase is not Phase.HOLDING:  # what is held has its reason
             self.member.reason = str(error)

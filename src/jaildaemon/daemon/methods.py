@@ -2,6 +2,7 @@
 """The methods of org.jaildaemon, and the rules they work on."""
 
 import os
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,9 +44,11 @@ class Methods:
     def __init__(self, hub: Hub, restart: Restart, reload: Reload = Configuration) -> None:
         self._hub, self._restart, self._reload = hub, restart, reload
         self.fleet = hub.fleet
-        hub.changed = self._answer_waiting
+        hub.changed = self._changed
         self._waiting: list[Callable[[], bool]] = []
         """Answers that wait for a change; each says whether it has been given."""
+        self._arming: dict[Member, Callable[[], bool]] = {}
+        """Those that wait for one rule's first probe: there may be a thousand."""
         self._table: dict[str, tuple[type, Callable[..., None]]] = {
             f"{wire.SERVICE}.GetInfo": (schema.Nothing, self.get_info),
             f"{wire.SERVICE}.GetInterfaceDescription": (
@@ -151,10 +154,13 @@ class Methods:
             call.hung_up = lambda: None
             pid = keeper.probe_pid or 0
             answer = {"id": member.rule.id, "probe_pid": pid}
-            self._withdraw(replaced, lambda: call.answer(answer))
+            if replaced:
+                self._withdraw(replaced, lambda: call.answer(answer))
+            else:
+                call.answer(answer)
             return True
 
-        self._waiting.append(armed_or_not)
+        self._arming[member] = armed_or_not
         keeper.arm()
 
     def _check_breaker(self, wish: schema.Attach) -> None:
@@ -241,8 +247,13 @@ class Methods:
         self._withdraw(list(self.fleet.members.values()), done)
 
     def _withdraw(self, members: list[Member], done: Callable[[], None]) -> None:
+        left = deque(members)
+
         def gone() -> bool:
-            if any(member.life.phase is not Phase.GONE for member in members):
+            # Who is gone stays gone, and is not looked at with every event that follows.
+            while left and left[0].life.phase is Phase.GONE:
+                left.popleft()
+            if left:
                 return False
             done()
             return True
@@ -255,6 +266,13 @@ class Methods:
         """Call `given` now and after every change, until it says that it has answered."""
         self._waiting.append(given)
         self._answer_waiting()
+
+    def _changed(self, member: Member) -> None:
+        given = self._arming.pop(member, None)
+        if given is not None and not given():
+            self._arming[member] = given
+        if self._waiting:
+            self._answer_waiting()
 
     def _answer_waiting(self) -> None:
         # An answer may itself make another wait: look at each of today's once.

@@ -9,8 +9,9 @@ from jaildaemon.backends.base import Backend, Death, Jail
 from jaildaemon.core.fleet import Do, Fleet, Now, Run
 from jaildaemon.core.journal import Record
 from jaildaemon.core.text import shown
-from jaildaemon.daemon.commands import Command, take_ring
+from jaildaemon.daemon.commands import Command
 from jaildaemon.daemon.journal import Journal, Log
+from jaildaemon.daemon.output import Readers, take_ring
 
 KILL_SECONDS = 10.0
 """After the timeout's TERM to the command's process group comes KILL."""
@@ -44,6 +45,7 @@ class Runner:
 
     def __init__(self, hub: Hub, rings: Path) -> None:
         self._hub, self._rings = hub, rings
+        self._readers = Readers(hub.backend)
         self._commands: dict[str, Command] = {}
         self._timeouts: dict[str, int] = {}
         self._recorded: set[str] = set()
@@ -75,7 +77,7 @@ class Runner:
     @property
     def quiet(self) -> bool:
         """Whether every command's output has its reader."""
-        return all(command.has_reader for command in self._commands.values())
+        return all(command.output.has_reader for command in self._commands.values())
 
     def recorded(self, run: Run) -> None:
         """Take note that the run's trigger is in the journal already."""
@@ -138,6 +140,7 @@ class Runner:
         self._commands[run.id] = command
         self._watch_timeout(run, command)
         self._keep(run, "pid", pid=command.pid)
+        self._readers.take(command.output)
         who = f"signal from jail {jail.name}"
         if run.by is not None:
             who = f"fired {run.by} for jail {jail.name}"
@@ -184,7 +187,7 @@ class Runner:
         self._keep(
             run, "end", exit_status=death.status, signal=death.signal, duration_seconds=seconds
         )
-        command.when_read(lambda ring: self._keep_output(run.member.rule.id, ring))
+        command.output.when_read(lambda ring: self._keep_output(run.member.rule.id, ring))
         self._recorded.discard(run.id)
         self._hub.ended(run)
 

@@ -2,6 +2,7 @@
 """The daemon's own life: start in the right order, serve, end cleanly."""
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -302,6 +303,8 @@ def serve(places: Places, log: Log, ready: Ready, handover: Handover | None = No
         service = Service(backend, held, log, handover, loaded)
         for warning in loaded.configuration.warnings:
             log(f"warning: {warning}")
+        # What is here by now stays: no later collection need look at it.
+        gc.freeze()
         log(f"version {__version__} serves {held.control.path} as pid {os.getpid()}")
         ready()
         service.run()

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""helper/output.c and who hands outputs to it, with this system's real event loop."""
+
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from jaildaemon.daemon import output as outputs
+from jaildaemon.daemon.output import (
+    FULL,
+    MAX_PIPES,
+    OUTPUT_READER,
+    TAKEN,
+    Output,
+    Readers,
+    take_ring,
+)
+
+if sys.platform == "linux":
+    from jaildaemon.backends.linux_watcher import LinuxWatcher as SystemWatcher
+else:
+    from jaildaemon.backends.freebsd_watcher import FreeBSDWatcher as SystemWatcher
+
+
+class Place:
+    """Readers with a real loop, and the outputs that they were given."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.watcher = SystemWatcher()
+        backend: Any = SimpleNamespace(watcher=self.watcher)
+        self.backend = backend
+        self.readers = Readers(backend)
+        self.ends: list[int] = []
+
+    def output(self, name: str) -> tuple[Output, int]:
+        """Return an output that is not read yet, and the end that a command writes to."""
+        output = Output(self.backend, self.directory / name)
+        output.pipe_fd, write_fd = os.pipe()
+        self.ends.append(write_fd)
+        return output, write_fd
+
+    def end(self, write_fd: int) -> None:
+        """Close a writing end."""
+        self.ends.remove(write_fd)
+        os.close(write_fd)
+
+    def until(self, done: Callable[[], bool]) -> None:
+        """Serve until then."""
+        while not done():
+            self.watcher.wait()
+
+    def close(self) -> None:
+        """End everything; no reader may be left."""
+        for write_fd in self.ends:
+            os.close(write_fd)
+        self.until(lambda: self.watcher.children() == [])
+        self.watcher.close()
+
+
+@pytest.fixture
+def place(directory: Path) -> Iterator[Place]:
+    found = Place(directory)
+    yield found
+    found.close()
+
+
+def read_of(place: Place, output: Output) -> bytes:
+    """Return what was kept, once all of it is read."""
+    kept: list[bytes] = []
+    output.when_read(lambda ring: kept.append(take_ring(ring)))
+    place.until(lambda: bool(kept))
+    return kept[0]
+
+
+def test_one_reader_keeps_the_end_of_each_output_apart(place: Place) -> None:
+    made = [place.output(f"{n}") for n in range(20)]
+    for number, (output, write_fd) in enumerate(made):
+        place.readers.take(output)
+        os.write(write_fd, b"%d," % number * 100)
+    place.until(lambda: all(output.has_reader for output, _ in made))
+    assert len(place.watcher.children()) == 1
+    for number, (output, write_fd) in enumerate(made):
+        os.write(write_fd, b"end")
+        place.end(write_fd)
+        assert read_of(place, output) == b"%d," % number * 100 + b"end"
+
+
+def test_of_much_output_the_last_64_kib_are_kept(place: Place) -> None:
+    output, write_fd = place.output("much")
+    place.readers.take(output)
+    place.until(lambda: output.has_reader)
+    said = b"".join(b"%07d\n" % n for n in range(100_000))
+    for at in range(0, len(said), 50_000):
+        os.write(write_fd, said[at : at + 50_000])
+    place.end(write_fd)
+    assert read_of(place, output) == said[-65536:]
+
+
+def test_a_reader_without_room_is_followed_by_another(place: Place) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    try:
+        made = [place.output(f"{n}") for n in range(MAX_PIPES + 10)]
+        for output, _ in made:
+            place.readers.take(output)
+            place.until(lambda output=output: output.has_reader)  # type: ignore[misc]
+        assert len(place.watcher.children()) == 2
+        for output, write_fd in made:
+            os.write(write_fd, b"x")
+            place.end(write_fd)
+            assert read_of(place, output) == b"x"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_an_output_that_a_reader_had_no_descriptors_for_is_handed_over_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outputs, "RETRY_SECONDS", 0.01)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    first, first_end = place.output("first")
+    place.readers.take(first)
+    place.until(lambda: first.has_reader)
+    (pid,) = place.watcher.children()
+    if sys.platform != "linux":
+        pytest.skip("cannot: no other process's limits can be set here")
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (6, limits[1]))
+    second, second_end = place.output("second")
+    place.readers.take(second)
+    for _ in range(5):
+        place.watcher.wait()
+    assert not second.has_reader, "we have it still: nothing that is written is lost"
+    os.write(second_end, b"kept")
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+    place.until(lambda: second.has_reader)
+    place.end(second_end)
+    assert read_of(place, second) == b"kept"
+    place.end(first_end)
+
+
+def test_after_a_reader_was_killed_another_takes_over(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outputs, "RETRY_SECONDS", 0.01)
+    lost, _ = place.output("lost")
+    place.readers.take(lost)
+    place.until(lambda: lost.has_reader)
+    (pid,) = place.watcher.children()
+    os.kill(pid, signal.SIGSTOP)
+    waiting, write_fd = place.output("waiting")
+    place.readers.take(waiting)
+    os.write(write_fd, b"all")
+    os.kill(pid, signal.SIGKILL)
+    place.until(lambda: waiting.has_reader)
+    assert place.watcher.children() != [pid]
+    place.end(write_fd)
+    assert read_of(place, waiting) == b"all"
+    assert read_of(place, lost) == b"", "its end is not waited for"
+
+
+def lone_reader() -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """Start a reader without a daemon; return the socket that it listens to."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        return ours, subprocess.Popen([OUTPUT_READER], stdin=theirs.fileno())
+
+
+def test_without_a_daemon_a_reader_reads_on_until_its_last_output_ends(
+    directory: Path,
+) -> None:
+    ours, reader = lone_reader()
+    read_fd, write_fd = os.pipe()
+    ring_fd = os.open(directory / "ring", os.O_RDWR | os.O_CREAT)
+    socket.send_fds(ours, [b"12345678"], [read_fd, ring_fd])
+    os.close(read_fd)
+    os.close(ring_fd)
+    assert ours.recv(16) == b"12345678" + bytes([TAKEN])
+    ours.close()
+    for _ in range(100):  # more than a pipe holds: it is read
+        os.write(write_fd, b"y" * 65536)
+    assert reader.poll() is None
+    os.close(write_fd)
+    assert reader.wait() == 0
+    assert take_ring(directory / "ring") == b"y" * 65536
+
+
+@pytest.mark.parametrize("message", [b"", b"1", b"1234567", b"123456789", b"x" * 4096])
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_what_is_no_output_leaves_nothing_behind(message: bytes, count: int) -> None:
+    ours, reader = lone_reader()
+    read_fd, write_fd = os.pipe()
+    if message:  # an empty one is the end to any reader
+        socket.send_fds(ours, [message], [write_fd] * count)
+    os.close(write_fd)
+    assert os.read(read_fd, 1) == b"", "what came with it is closed"
+    os.close(read_fd)
+    ours.close()
+    assert reader.wait() == 0
+
+
+def test_a_token_without_descriptors_is_answered() -> None:
+    ours, reader = lone_reader()
+    ours.send(b"12345678")
+    assert ours.recv(16) == b"12345678" + bytes([FULL])
+    ours.close()
+    assert reader.wait() == 0
