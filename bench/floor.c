@@ -11,8 +11,9 @@
  *     The same of a bare PROGRAM, without a shell and its surroundings.
  *
  * A COMMAND is run as the daemon runs it: by /bin/sh, in a session of its own,
- * with that environment, its output in a pipe, which READER reads into a file
- * beside RING, started after it.  With READER "-" its output goes to /dev/null.
+ * with that environment, its output in a pipe, which is then given to READER
+ * (helper/output.c, one process for all) with a file beside RING to keep it in.
+ * With READER "-" its output goes to /dev/null.
  * The system calls are those of any such parent: posix_spawn, a pidfd in epoll or
  * an event in kqueue, waitpid of that very pid.  No policy, no log, no jail.
  */
@@ -26,6 +27,7 @@
 #include <sys/event.h>
 #include <sys/procctl.h>
 #endif
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -40,8 +42,6 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-
-#define MOST_AT_ONCE 64
 
 static int queue = -1;
 
@@ -179,9 +179,64 @@ start(const char *path, char **argv, char **env, int in, int out, int session)
 	return pid;
 }
 
-/* Returns how many processes there are to reap; the first is *pid. */
-static int
-run(const char *command, const char *reader, const char *ring, int n, pid_t *pid)
+/* The one reader: a socket on which it is given pipes and files. */
+static int reader_fd = -1;
+
+static void
+start_reader(const char *reader)
+{
+	char *argv[] = { "jailoutput", NULL }, *none[] = { NULL };
+	int fds[2];
+
+	if (strcmp(reader, "-") == 0)
+		return;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) != 0)
+		err(1, "socketpair");
+	start(reader, argv, none, fds[1], -1, 0);
+	close(fds[1]);
+	reader_fd = fds[0];
+}
+
+static void
+give_to_reader(int output, int file, uint64_t token)
+{
+	union {
+		struct cmsghdr align;
+		char space[CMSG_SPACE(2 * sizeof(int))];
+	} control;
+	int fds[2] = { output, file };
+	struct iovec iov = { &token, sizeof(token) };
+	struct msghdr m;
+	struct cmsghdr *c;
+
+	memset(&control, 0, sizeof(control));
+	memset(&m, 0, sizeof(m));
+	m.msg_iov = &iov;
+	m.msg_iovlen = 1;
+	m.msg_control = &control;
+	m.msg_controllen = sizeof(control);
+	c = CMSG_FIRSTHDR(&m);
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(fds));
+	memcpy(CMSG_DATA(c), fds, sizeof(fds));
+	if (sendmsg(reader_fd, &m, 0) != (ssize_t)sizeof(token))
+		err(1, "sendmsg");
+}
+
+/* What the reader says, taken and ended, is heard as the daemon hears it. */
+static void
+hear_reader(void)
+{
+	char said[16];
+
+	while (reader_fd >= 0 &&
+	    recv(reader_fd, said, sizeof(said), MSG_DONTWAIT) > 0)
+		continue;
+}
+
+static pid_t
+run(const char *command, const char *ring, int n)
 {
 	static char rule[64], number[64], path[1024];
 	char *env[] = { "PATH=/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:"
@@ -189,8 +244,8 @@ run(const char *command, const char *reader, const char *ring, int n, pid_t *pid
 		"JAILDAEMON_JID=1000", "JAILDAEMON_JAIL=1000",
 		"JAILDAEMON_TITLE=BENCH", rule, number, NULL };
 	char *shell[] = { "/bin/sh", "-c", (char *)(uintptr_t)command, NULL };
-	char *argv[] = { "jailoutput", NULL }, *none[] = { NULL };
 	int pipe_fds[2] = { -1, -1 }, null, file;
+	pid_t pid;
 
 	snprintf(rule, sizeof(rule), "JAILDAEMON_RULE=t%d", n);
 	snprintf(number, sizeof(number), "JAILDAEMON_RUN=1926f3c9c1a-%d-%d",
@@ -198,27 +253,24 @@ run(const char *command, const char *reader, const char *ring, int n, pid_t *pid
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	if (null < 0)
 		err(1, "open(/dev/null)");
-	if (strcmp(reader, "-") == 0) {
-		*pid = start(shell[0], shell, env, null, null, 1);
-		watch(*pid);
-		close(null);
-		return 1;
-	}
-	if (pipe2(pipe_fds, O_CLOEXEC) != 0)
+	if (reader_fd >= 0 && pipe2(pipe_fds, O_CLOEXEC) != 0)
 		err(1, "pipe2");
-	*pid = start(shell[0], shell, env, null, pipe_fds[1], 1);
-	close(pipe_fds[1]);
+	pid = start(shell[0], shell, env, null,
+	    reader_fd >= 0 ? pipe_fds[1] : null, 1);
+	watch(pid);
 	close(null);
-	watch(*pid);
-	snprintf(path, sizeof(path), "%s.%d", ring, (int)*pid);
+	if (reader_fd < 0)
+		return pid;
+	close(pipe_fds[1]);
+	snprintf(path, sizeof(path), "%s.%d", ring, (int)pid);
 	file = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (file < 0)
 		err(1, "open(%s)", path);
-	watch(start(reader, argv, none, pipe_fds[0], file, 0));
+	give_to_reader(pipe_fds[0], file, (uint64_t)n);
 	close(file);
 	close(pipe_fds[0]);
 	unlink(path);
-	return 2;
+	return pid;
 }
 
 static pid_t
@@ -238,10 +290,9 @@ sleeper(void)
 }
 
 static void
-bell(const char *reader, const char *ring, const char *command)
+bell(const char *ring, const char *command)
 {
-	int status, left;
-	pid_t pid;
+	int status;
 
 	for (int n = 1;; n++) {
 		printf("%d\n", (int)sleeper());
@@ -249,9 +300,9 @@ bell(const char *reader, const char *ring, const char *command)
 		(void)reap(&status);
 		if (!WIFSIGNALED(status))
 			errx(1, "the child ended by itself");
-		left = run(command, reader, ring, n, &pid);
-		while (left-- > 0)
-			(void)reap(&status);
+		run(command, ring, n);
+		(void)reap(&status);
+		hear_reader();
 	}
 }
 
@@ -269,40 +320,21 @@ static void
 many(char **argv, int shell)
 {
 	char *program[] = { argv[2], "floor", NULL }, *none[] = { NULL };
-	pid_t running[MOST_AT_ONCE] = { 0 }, pid;
 	int count = atoi(argv[0]), at_once = atoi(argv[1]);
-	int started = 0, left = 0, free_places, status;
+	int started = 0, running = 0, status;
 	double began = now();
 
-	if (at_once < 1 || at_once > MOST_AT_ONCE)
-		errx(2, "AT_ONCE is 1 to %d", MOST_AT_ONCE);
-	free_places = at_once;
-	while (started < count || left > 0) {
-		while (started < count && free_places > 0) {
+	while (started < count || running > 0) {
+		for (; started < count && running < at_once; running++) {
 			started++;
 			if (shell)
-				left += run(argv[4], argv[2], argv[3], started,
-				    &pid);
-			else {
-				pid = start(argv[2], program, none, -1, -1, 0);
-				watch(pid);
-				left++;
-			}
-			for (int i = 0; i < at_once; i++)
-				if (running[i] == 0) {
-					running[i] = pid;
-					break;
-				}
-			free_places--;
+				run(argv[4], argv[3], started);
+			else
+				watch(start(argv[2], program, none, -1, -1, 0));
 		}
-		pid = reap(&status);
-		left--;
-		/* A reader has no place: the daemon counts commands only. */
-		for (int i = 0; i < at_once; i++)
-			if (running[i] == pid) {
-				running[i] = 0;
-				free_places++;
-			}
+		(void)reap(&status);
+		running--;
+		hear_reader();
 	}
 	printf("%.6f\n", now() - began);
 }
@@ -316,11 +348,13 @@ main(int argc, char **argv)
 	open_queue();
 	if (queue < 0)
 		err(1, "no event queue");
-	if (argc == 5 && strcmp(argv[1], "bell") == 0)
-		bell(argv[2], argv[3], argv[4]);
-	else if (argc == 7 && strcmp(argv[1], "burst") == 0)
+	if (argc == 5 && strcmp(argv[1], "bell") == 0) {
+		start_reader(argv[2]);
+		bell(argv[3], argv[4]);
+	} else if (argc == 7 && strcmp(argv[1], "burst") == 0) {
+		start_reader(argv[4]);
 		many(argv + 2, 1);
-	else if (argc == 5 && strcmp(argv[1], "spawn") == 0)
+	} else if (argc == 5 && strcmp(argv[1], "spawn") == 0)
 		many(argv + 2, 0);
 	else
 		errx(2, "usage: floor bell|burst|spawn ...");
