@@ -24,8 +24,9 @@ demo: all
 test: all
 	@$(BIN)/python tools/test.py
 
+# make bench BENCH=--quick: in two minutes.  bench/__main__.py has the other options.
 bench: all
-	@$(BIN)/python bench/figures.py
+	@$(BIN)/python -m bench $(BENCH)
 
 soak: all
 	@$(BIN)/python bench/soak.py
