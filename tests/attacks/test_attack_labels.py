@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""AppArmor's label of a container, as /proc shows it: carried whole, or refused.
-
-Unverified on a kernel with AppArmor: this machine's has none, and the tests say so.
-"""
+"""AppArmor's label of a container, as /proc shows it: carried whole, or refused."""
 
 import sys
 

@@ -13,7 +13,7 @@ from jaildaemon.core.text import shown
 from jaildaemon.daemon import schema
 from jaildaemon.daemon.call import Call, Parameters
 from jaildaemon.daemon.hub import Hub
-from jaildaemon.errors import Ambiguous, JaildaemonError, NoSuchRule, Refused
+from jaildaemon.errors import Ambiguous, JaildaemonError, NoSuchJail, NoSuchRule, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,6 +90,8 @@ class Inquiry:
         def found(jail: Jail | JaildaemonError) -> None:
             if isinstance(jail, JaildaemonError):
                 jail.what = "explain"
+                if isinstance(jail, NoSuchJail):
+                    jail.hint = "call it as jaildaemon list does"
                 call.answer(jail)
                 return
             of_it = self._hub.fleet.of_jail(jail.key)
