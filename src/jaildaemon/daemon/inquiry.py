@@ -81,10 +81,13 @@ class Inquiry:
             follower.wake_soon()
 
     def explain(self, wish: schema.Explain, call: Call) -> None:
-        """Answer with the rules of a jail that a title rings; it may have been asked for by pid."""
+        """Answer with the rules of a jail that a title rings, whatever it was called at -j."""
         members = self._rules.of_jail(wish.jail)
         if members:
-            self._answer_with(members, wish, call)
+            keys = sorted({member.jail_key for member in members} - {""})
+            same = [member for key in keys for member in self._hub.fleet.of_jail(key)]
+            more = [member for member in same if member not in members]
+            self._answer_with(members + more, wish, call)
             return
 
         def found(jail: Jail | JaildaemonError) -> None:
