@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The wheel and the source distribution: each is installed as pip and pipx do, and then used."""
+"""The wheel and the source distribution: each is installed as pip does, and then used."""
 
 import os
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -103,12 +102,3 @@ def test_what_is_installed_from_it_shows_itself_at_work(
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1].startswith("ok: ")
-
-
-def test_pipx_installs_the_command_from_the_tree(work: Path) -> None:
-    if shutil.which("pipx") is None:
-        pytest.skip("cannot: pipx is not installed, and who does not use it does not need it")
-    places = {"PIPX_HOME": work / "pipx", "PIPX_BIN_DIR": work / "bin"}
-    words = [f"{name}={path}" for name, path in places.items()]
-    must(work, "env", *words, "pipx", "install", ".")
-    assert must(work, work / "bin/jaildaemon", "--version") == f"jaildaemon {__version__}\n"

@@ -57,6 +57,7 @@ trap 'rm -rf "$new"' EXIT
 trap 'exit 1' HUP INT TERM
 rm -rf "$new"
 mkdir -p "$destdir$prefix/lib"
+echo "Installing into $destdir$prefix: pip fetches four small packages; about half a minute."
 "$python" -m venv "$new"
 pip() {
 	# Twice: its errors alone, for its warnings are about the caller's own settings.
@@ -138,6 +139,17 @@ echo "  share             the manual, completions for bash, zsh and fish"
 
 command=$prefix/bin/jaildaemon
 case :$PATH: in *":$prefix/bin:"*) command=jaildaemon ;; esac
+home=$("$lib/bin/python" -I -c '
+import os, sys
+path = os.path.realpath(sys.executable)
+while path != "/":
+    path = os.path.dirname(path)
+    if not os.stat(path).st_mode & 1:
+        print(path)
+        break
+')
+[ -z "$home" ] ||
+	echo "Nobody but root can run it: its Python is in $home.  PYTHON=/usr/bin/python3 is for all."
 if [ -S /var/run/jaildaemon.pipe ]; then
 	echo "Next, as root: let the daemon that runs become this one, every probe in its place:"
 	echo "  $command restart"

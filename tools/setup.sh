@@ -20,6 +20,7 @@ command -v "$python" >/dev/null 2>&1 || need "no $python; install the package py
 	need "no ctypes module; install the package that has it (libffi, then Python again)"
 command -v "${CC:-cc}" >/dev/null 2>&1 ||
 	need "no C compiler; install the package gcc or clang"
+echo "Making $venv: pip fetches what the tests and the linters need; about half a minute."
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 "$venv/bin/python" -m pip install --quiet --quiet --disable-pip-version-check -e '.[dev]'
 touch "$venv/ready"

@@ -240,7 +240,7 @@ def test_the_systems_files_are_those_of_the_daemon_at_the_default_socket(
 def test_check_of_what_is_well_is_one_line(safe: Path) -> None:
     path = write(safe / "a.toml")
     done = run("check", path)
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"ok: 1 rules in {path}\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"ok: 1 rule in {path}\n", "")
 
 
 def test_check_tests_who_may_write_what_is_installed_and_no_draft(safe: Path) -> None:

@@ -47,7 +47,16 @@ class Host:
         etc.mkdir(exist_ok=True)
         (etc / "storage.conf").write_text(STORAGE, encoding="ascii")
         (etc / "containers.conf").write_text(CONTAINERS, encoding="ascii")
-        lines = ["set -e", "mount -t tmpfs -o mode=755 tmpfs /run", "mkdir -p /run/lock"]
+        lines = ["set -e"]
+        monitored = Path("/run/lxc").is_dir()
+        if monitored:
+            # The machine's lxc-monitord, if it runs, has its socket in no mount namespace:
+            # who asks for events gets it, so containers must tell it by its own fifo.
+            (self.directory / "run-lxc").mkdir()
+            lines.append(f"mount --bind /run/lxc {self.directory}/run-lxc")
+        lines += ["mount -t tmpfs -o mode=755 tmpfs /run", "mkdir -p /run/lock"]
+        if monitored:
+            lines += ["mkdir /run/lxc", f"mount --move {self.directory}/run-lxc /run/lxc"]
         for name in HOMES:
             (self.directory / name).mkdir()
         lines += [

@@ -273,7 +273,7 @@ def test_of_docker_one_that_went_meanwhile_takes_no_other_with_it(machine: Machi
 
 
 def test_an_engine_that_says_no_is_no_engine_without_containers(machine: Machine) -> None:
-    for name in ("docker", "runc", "lxc-ls", "machinectl"):
+    for name in ("docker", "runc", "lxc-ls", "busctl"):
         machine.program(name, "echo cannot connect >&2; exit 1")
     for kind in (Docker, Runc, Lxc, Nspawn):
         engine: Engine = kind(machine.watcher)
@@ -318,19 +318,32 @@ def test_what_is_no_json_is_said(machine: Machine) -> None:
 
 
 def test_machined_is_asked_for_the_leader_of_each_container(machine: Machine) -> None:
-    """Read, not run: no machined runs where these tests do; its words are those of its manual."""
+    """In the words of Debian 13's; test_engines.py has the real one, where it is."""
+    machine.program(
+        "busctl",
+        """echo '{"type":"a(ssso)","data":[[[".host","host","","/m/_2ehost"],'"""
+        """'["web","container","systemd-nspawn","/m/web"],["vm","vm","libvirt-qemu","/m/vm"]]]}'""",
+    )
     machine.program(
         "machinectl",
-        'case $1 in list) echo "web container systemd-nspawn debian 12 -"; '
-        'echo "vm vm libvirt - - -";; '
-        'show) [ "$7" = web ] || { echo "No machine \'$7\' known" >&2; exit 1; }; '
-        "echo Leader=7; echo TimestampMonotonic=99;; esac",
+        '[ "$7" = web ] || { echo "Could not get path to machine: No machine \'$7\' known" >&2; '
+        "exit 1; }; echo Leader=7; echo TimestampMonotonic=99",
     )
     nspawn = Nspawn(machine.watcher)
     web = Found("web", "99", 7)
     assert machine.ask(lambda done: nspawn.scan(lambda _: True, done)) == [web]
     assert machine.ask(lambda done: nspawn.lookup("web", done)) == web
     assert machine.ask(lambda done: nspawn.lookup("db", done)) is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["7", "[]", "{}", '{"data":[]}', '{"data":[7]}', '{"data":[[7]]}', '{"data":[[["web"]]]}'],
+)
+def test_what_is_no_list_of_machines_has_no_container(machine: Machine, said: str) -> None:
+    machine.program("busctl", f"echo '{said}'")
+    nspawn = Nspawn(machine.watcher)
+    assert machine.ask(lambda done: nspawn.scan(lambda _: True, done)) == []
 
 
 # --- a directory that is watched -------------------------------------------------------------

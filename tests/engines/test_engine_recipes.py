@@ -4,18 +4,19 @@
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from signal import SIGRTMIN
 
 import pytest
 
 from tests.daemon.product import JAILDAEMON
 from tests.engines.machined import NspawnMaker
-from tests.engines.makers import DockerMaker, LxcMaker, Maker, removed
+from tests.engines.makers import DockerMaker, Host, LxcMaker, Maker, removed
 from tests.engines.ruled import Ruled, new_name
-from tests.kernel.jails.linux import INIT
+from tests.kernel.jails.base import must
+from tests.kernel.jails.linux import INIT, rootfs
 from tests.kernel.recipes import RECIPES, blocks, by_us, caller
-
-QUADLET = Path("/usr/libexec/podman/quadlet")
 
 
 def named(text: str, name: str) -> str:
@@ -23,9 +24,9 @@ def named(text: str, name: str) -> str:
     return re.sub(r"\bweb\b", name, text)
 
 
-of_docker, of_lxc, of_nspawn = (
+of_docker, of_lxc = (
     pytest.mark.parametrize("maker", [kind], indirect=True, ids=[kind.engine])
-    for kind in (DockerMaker, LxcMaker, NspawnMaker)
+    for kind in (DockerMaker, LxcMaker)
 )
 
 
@@ -81,3 +82,118 @@ def test_the_hook_of_lxc_asks_for_the_rule_at_every_start(ruled: Ruled, maker: M
         (rule,) = ruled.rules().values()
         assert (rule["state"], rule["jid"]) == ("armed", maker.pid(name))
         assert maker.pid(name) != first
+
+
+@of_lxc
+def test_the_file_of_lxc_restarts_its_container(ruled: Ruled, maker: Maker) -> None:
+    name = new_name(maker.host)
+    (rules,) = blocks(RECIPES / "lxc.md", "toml")
+    ruled.take(named(rules, name))
+    rule = f"lxc:{name}/REBOOT"
+    with removed(maker, name):
+        maker.run(name)
+        first = ruled.armed(rule)
+        ruled.ring(rule)
+        assert ruled.armed(rule) == maker.pid(name) != first
+
+
+# --- of systemd's own units -----------------------------------------------------------
+
+
+@pytest.fixture
+def machine(directory: Path) -> Iterator[Ruled]:
+    """Give a daemon beside the machine's own systemd, where that is the first process."""
+    if NspawnMaker.excuse():
+        pytest.skip("cannot: systemd is not this machine's first process")
+    made = Ruled((), directory)
+    yield made
+    made.stop()
+
+
+class Units:
+    """Units of systemd, for as long as the machine runs at most."""
+
+    def __init__(self, host: Host) -> None:
+        self._place = host.place
+        self._made: list[tuple[Path, str]] = []
+
+    def start(self, path: Path, text: str, service: str) -> None:
+        """Write a file, and start the service that it is of."""
+        self._place.note("file", str(path))
+        self._made.append((path, service))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="ascii")
+        must(["systemctl", "daemon-reload"])
+        must(["systemctl", "start", service])
+
+    def close(self) -> None:
+        """Stop the services, and remove what was written."""
+        for path, service in self._made:
+            must(["systemctl", "stop", service])
+            path.unlink()
+            if path.parent.suffix == ".d":
+                path.parent.rmdir()
+        must(["systemctl", "daemon-reload"])
+
+
+@pytest.fixture
+def units(host: Host, machine: Ruled) -> Iterator[Units]:
+    """Give them."""
+    assert machine.daemon.pid
+    made = Units(host)
+    yield made
+    made.close()
+
+
+def restarts_itself(machine: Ruled) -> None:
+    """Ring the one rule; there must be one again, in the next container."""
+    (rule,) = machine.rules().values()
+    assert (rule["title"], rule["state"]) == ("REBOOT", "armed")
+    machine.ring(rule["id"])
+    machine.daemon.lines.wait_for(" ended: exit 0 ")
+    (again,) = machine.rules().values()
+    assert (again["title"], again["state"]) == ("REBOOT", "armed")
+    assert again["jid"] != rule["jid"]
+
+
+def ours(machine: Ruled, text: str) -> str:
+    """Return a unit that calls the daemon under test."""
+    text = by_us(text, caller(machine.directory, JAILDAEMON, machine.daemon.socket))
+    return text.replace("After=jaildaemon.service\nWants=jaildaemon.service\n", "")
+
+
+def test_a_quadlet_asks_for_its_rule_at_every_start(
+    machine: Ruled, units: Units, host: Host
+) -> None:
+    if not Path("/usr/libexec/podman/quadlet").exists():
+        pytest.skip("cannot: this podman has no quadlets")
+    name = new_name(host)
+    (text,) = blocks(RECIPES / "podman.md", "ini")
+    # No registry can be asked for an image here.
+    tree = f"Rootfs={rootfs(host.place)}\nExec={' '.join(INIT)}\nNetwork=none"
+    text = named(text, name).replace(f"Image=example/{name}", tree)
+    path = Path(f"/run/containers/systemd/{name}.container")
+    units.start(path, ours(machine, text), f"{name}.service")
+    restarts_itself(machine)
+
+
+def test_the_unit_of_nspawn_asks_for_its_rule_at_every_start(
+    machine: Ruled, units: Units, host: Host
+) -> None:
+    name = new_name(host)
+    (text,) = blocks(RECIPES / "nspawn.md", "ini")
+    image = Path("/var/lib/machines") / name
+    host.place.note("run", "rm", "-rf", str(image))
+    shutil.copytree(rootfs(host.place), image, symlinks=True)
+    # What nspawn wants to see before it boots something.
+    for directory in ("sbin", "usr/lib", "var"):
+        (image / directory).mkdir(parents=True, exist_ok=True)
+    (image / "usr/lib/os-release").write_text("ID=busybox\n", encoding="ascii")
+    # nspawn asks what it booted to end by SIGRTMIN+3 (systemd(1)).
+    script = (image / "init").read_text(encoding="ascii").replace("TERM", f"TERM {SIGRTMIN + 3}")
+    (image / "sbin/init").write_text(f"#!/bin/sh\n{script}", encoding="ascii")
+    (image / "sbin/init").chmod(0o755)
+    service = f"systemd-nspawn@{name}.service"
+    path = Path(f"/run/systemd/system/{service}.d/jaildaemon.conf")
+    units.start(path, ours(machine, named(text, name)), service)
+    restarts_itself(machine)

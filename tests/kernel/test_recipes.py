@@ -28,7 +28,9 @@ from tests.kernel.recipes import PAGES, RECIPES, blocks, by_us, caller
 def test_each_page_says_whether_it_was_run(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     (tried,) = re.findall(r"^Tried: (.*)\.$", text, re.MULTILINE)
-    honest = ("run",) if blocks(page, "sh run") else ("run by hand", "read, not run")
+    # tests/engines/test_engine_recipes.py runs what is in a file of the engine's own.
+    ran = blocks(page, "sh run") or blocks(page, "ini")
+    honest = ("run",) if ran else ("run by hand", "read, not run")
     assert tried.startswith(honest)
     index = (RECIPES / "README.md").read_text(encoding="utf-8")
     (row,) = re.findall(rf"^\|.*\({re.escape(page.name)}\) \| (.*) \|$", index, re.MULTILINE)

@@ -61,7 +61,7 @@ def _lsm() -> Finding:
     try:
         modules = first_line("/sys/kernel/security/lsm")
     except OSError:
-        modules = "not shown"
+        modules = "not shown, for securityfs is not mounted"
     try:
         label = first_line("/proc/self/attr/current") or "no label"
     except OSError:

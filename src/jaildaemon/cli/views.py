@@ -152,7 +152,8 @@ def explain(parameters: dict[str, Any], *, by_proc: bool) -> None:
 def _explain(rule: Rule, *, by_proc: bool) -> None:
     policy, title = rule["policy"], rule.get("title")
     name = shown(rule["jail"] if title is None else f"{rule['jail']}/{title}")
-    _say(f"rule        {shown(rule['id'])}, {name}")
+    same = name == shown(rule["id"])  # as rules in files are called without a name
+    _say(f"rule        {name}" if same else f"rule        {shown(rule['id'])}, {name}")
     source = "jaildaemon -c" if rule["source"] == "transient" else shown(rule["source"])
     _say(f"from        {source}")
     if rule["state"] == "armed":
@@ -213,7 +214,8 @@ def checked(parameters: dict[str, Any]) -> None:
         _say(f"warning: {_line(warning)}")
     if not parameters["problems"]:
         where = ", ".join(parameters["files"]) or "no file"
-        _say(shown(f"ok: {parameters['rules']} rules in {where}"))
+        count = parameters["rules"]
+        _say(shown(f"ok: {count} rule{'' if count == 1 else 's'} in {where}"))
 
 
 def _line(problem: dict[str, str]) -> str:

@@ -14,7 +14,7 @@ from jaildaemon.core.text import shown
 from jaildaemon.daemon import schema
 from jaildaemon.daemon.call import Call, Parameters
 from jaildaemon.daemon.hub import Hub
-from jaildaemon.errors import Ambiguous, JaildaemonError, NoSuchRule, Refused
+from jaildaemon.errors import Ambiguous, JaildaemonError, NoSuchJail, NoSuchRule, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,15 +82,20 @@ class Inquiry:
             follower.wake_soon()
 
     def explain(self, wish: schema.Explain, call: Call) -> None:
-        """Answer with the rules of a jail that a title rings; it may have been asked for by pid."""
+        """Answer with the rules of a jail that a title rings, whatever it was called at -j."""
         members = self._rules.of_jail(wish.jail)
         if members:
-            self._answer_with(members, wish, call)
+            keys = sorted({member.jail_key for member in members} - {""})
+            same = [member for key in keys for member in self._hub.fleet.of_jail(key)]
+            more = [member for member in same if member not in members]
+            self._answer_with(members + more, wish, call)
             return
 
         def found(jail: Jail | JaildaemonError) -> None:
             if isinstance(jail, JaildaemonError):
                 jail.what = "explain"
+                if isinstance(jail, NoSuchJail):
+                    jail.hint = "call it as jaildaemon list does"
                 call.answer(jail)
                 return
             of_it = self._hub.fleet.of_jail(jail.key)

@@ -6,6 +6,7 @@ hostile until checked: only a name, an id and a pid are taken of it.
 """
 
 import abc
+import json
 import os
 import pwd
 import re
@@ -99,6 +100,15 @@ def found(untrusted_name: str, untrusted_id: str, untrusted_pid: object) -> Foun
         pid = int(untrusted_pid)
     plain = NAME.fullmatch(untrusted_name) and NAME.fullmatch(untrusted_id)
     return Found(untrusted_name, untrusted_id, pid) if plain and pid > 0 else None
+
+
+def as_json(answer: str, name: str) -> object:
+    """Return what a command wrote, or an EngineError."""
+    try:
+        parsed: object = json.loads(answer)
+    except (ValueError, RecursionError):
+        return EngineError(f"{name} answered what is not JSON")
+    return parsed
 
 
 def program(name: str) -> str:

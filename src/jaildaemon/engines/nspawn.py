@@ -10,11 +10,25 @@ from jaildaemon.engines.base import (
     LookedUp,
     Scanned,
     Stream,
+    as_json,
     found,
 )
 from jaildaemon.engines.directory import DirectoryStream
 
 MACHINES = "/run/systemd/machines"
+# Not "machinectl list": for that machined reads in each machine's tree which system it
+# is, and waits as long as whoever is root there likes.
+LIST = ["busctl", "--json=short", "call", "org.freedesktop.machine1", "/org/freedesktop/machine1"]
+LIST += ["org.freedesktop.machine1.Manager", "ListMachines"]
+
+
+def containers(untrusted: object) -> list[str]:
+    """Return the names of the containers in machined's list: a name, a class, and more, of each."""
+    try:
+        (rows,) = untrusted["data"]  # type: ignore[index]
+        return [str(row[0]) for row in rows if row[1] == "container"]
+    except (KeyError, IndexError, TypeError, ValueError):
+        return []
 
 
 class Nspawn(Engine):
@@ -23,17 +37,20 @@ class Nspawn(Engine):
     name = "nspawn"
 
     def scan(self, wants: Callable[[str], bool], done: Scanned) -> None:
-        """List the machines that are containers, then ask for each one's leader."""
+        """List the machines, then ask for each one's leader."""
 
         def listed(answer: str | EngineError) -> None:
             if isinstance(answer, EngineError):
                 done(answer)
                 return
-            rows = [line.split() for line in answer.splitlines()]
-            names = [row[0] for row in rows if row[1:2] == ["container"]]
+            parsed = as_json(answer, "busctl")
+            if isinstance(parsed, EngineError):
+                done(parsed)
+                return
+            names = containers(parsed)
             self.look_up_all([n for n in names if NAME.fullmatch(n) and wants(n)], done)
 
-        self.ask(["machinectl", "list", "--no-legend", "--no-pager"], listed)
+        self.ask(LIST, listed)
 
     def lookup(self, name: str, done: LookedUp) -> None:
         """Ask for the leader."""

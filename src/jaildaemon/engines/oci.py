@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The OCI runtimes themselves, runc and crun: containers of root's default state directory."""
 
-import json
 from collections.abc import Callable
 
 from jaildaemon.engines.base import (
@@ -11,6 +10,7 @@ from jaildaemon.engines.base import (
     LookedUp,
     Scanned,
     Stream,
+    as_json,
     found,
 )
 from jaildaemon.engines.directory import DirectoryStream
@@ -26,14 +26,6 @@ def _container(untrusted: object) -> Found | None:
     return found(name, name, untrusted.get("pid"))
 
 
-def _json(answer: str, name: str) -> object:
-    try:
-        parsed: object = json.loads(answer)
-    except (ValueError, RecursionError):
-        return EngineError(f"{name} answered what is not JSON")
-    return parsed
-
-
 class Runc(Engine):
     """Containers of runc."""
 
@@ -43,7 +35,7 @@ class Runc(Engine):
         """List them."""
 
         def listed(answer: str | EngineError) -> None:
-            parsed = answer if isinstance(answer, EngineError) else _json(answer, self.name)
+            parsed = answer if isinstance(answer, EngineError) else as_json(answer, self.name)
             if isinstance(parsed, EngineError):
                 done(parsed)
                 return
@@ -61,7 +53,7 @@ class Runc(Engine):
                 gone = any(w in str(answer) for w in ("does not exist", "No such file"))
                 done(None if gone else answer)
                 return
-            parsed = _json(answer, self.name)
+            parsed = as_json(answer, self.name)
             done(parsed if isinstance(parsed, EngineError) else _container(parsed))
 
         self.ask([self.name, "state", name], answered)
