@@ -14,6 +14,7 @@ if not sys.platform.startswith("freebsd"):
     pytest.skip("cannot: the FreeBSD attacker", allow_module_level=True)
 
 from tests.attacks.freebsd_rig import Bell, Naive
+from tests.attacks.naive_freebsd import RUNG, USER
 from tests.attacks.rig import Daemon
 from tests.attacks.talker import Talker
 from tests.attacks.tally import Tally
@@ -83,20 +84,25 @@ def test_a_loop_of_kills_is_no_trigger_and_backs_off(
 
 
 def test_a_user_rings_only_probes_of_its_own_uid_on_freebsd(
-    jid: int, inside: Talker, daemon: Daemon, tally: Tally
+    jid: int, inside: Talker, naive: Naive, daemon: Daemon, tally: Tally
 ) -> None:
+    # Who gives up root for one user of his own, for all rules, is rung by that user.
+    pid = naive.asked("arm drop")
+    assert inside.ask(f"kill-as {USER} {pid} {HUP:d}") == ["ok"]
+    code = int(naive.asked(f"reap {pid} block").split()[1])
+    tally.control("another user's probe", os.waitstatus_to_exitcode(code) == RUNG)
     numbers = []
-    for uid in (0, 1234):
+    for uid in (0, USER):
         wish = {"jail": str(jid), "command": ":", "title": f"U{uid}x"}
         answer = daemon.call("Attach", **wish, policy={"uid": uid, "gid": uid})
         numbers.append(answer["parameters"]["probe_pid"])
     roots, users = numbers
-    for uid, number in ((1234, roots), (4321, roots), (4321, users)):
+    for uid, number in ((USER, roots), (4321, roots), (4321, users)):
         (refused,) = inside.ask(f"kill-as {uid} {number} {HUP:d}")
         # With security.bsd.see_other_uids=0 it is not even seen.
         assert refused in ("Operation not permitted", "No such process")
     tally.attack("another user's probe", 3, daemon.triggers())
-    assert inside.ask(f"kill-as 1234 {users} {HUP:d}") == ["ok"]
+    assert inside.ask(f"kill-as {USER} {users} {HUP:d}") == ["ok"]
     daemon.wait_log("run .* ended")
     assert daemon.triggers() == 1
 
