@@ -137,12 +137,51 @@ def test_a_fork_bomb_takes_no_place_from_the_daemon(
     while time.monotonic() - began < WINDOW_SECONDS or not runs:
         other.served(1)
         runs += 1
-    took = time.monotonic() - began
-    share = (_cpu_seconds(daemon.pid) - used) / took
+    each = (_cpu_seconds(daemon.pid) - used) / runs
     assert "error" not in answer, answer
     (rule,) = (r for r in daemon.call("List")["parameters"]["rules"] if r["title"] == "BELL")
     os.kill(int(rule["probe_pid"]), HUP)
     daemon.wait_log(r"signal from jail ")
     made = int(inside.counts("stop")["attempts"])
-    tally.note(f"fork bomb: {made} processes; {runs} runs took {share:.1%} of a processor")
+    tally.note(f"fork bomb: {made} processes; {each:.2f} s of a processor for each of {runs} runs")
     tally.attack("fork bomb", made, 0)
+
+
+LENGTH = 4000
+
+
+def _ancestors() -> int:
+    """Return how many steps it is from all processes to their last ancestors."""
+    done = subprocess.run(
+        ["ps", "-ax", "-o", "pid=", "-o", "ppid="], capture_output=True, text=True, check=True
+    )
+    parents = dict(line.split() for line in done.stdout.splitlines())
+    depths = {"0": 0}
+    for pid in parents:
+        path = []
+        at = pid
+        while at not in depths:
+            path.append(at)
+            at = parents.get(at, "0")
+        depths |= {below: n for n, below in enumerate(reversed(path), depths[at] + 1)}
+    return sum(depths.values())
+
+
+def test_a_chain_of_processes_costs_no_more_than_as_many_others(
+    jid: int, inside: Talker, daemon: Daemon, tally: Tally
+) -> None:
+    """Before 15 it is looked who lives in the jail, by the ancestors of each."""
+    costs = []
+    for shape in ("bomb", "chain"):
+        inside.ask(f"start {shape} {LENGTH}")
+        if shape == "chain":
+            steps = _ancestors()
+            tally.control("chain of processes", steps > 100 * LENGTH, f"{steps} steps, one by one")
+        used = _cpu_seconds(daemon.pid)
+        for _ in range(3):
+            os.kill(daemon.attach(jid, "BELL"), HUP)
+            daemon.wait_log("run .* ended")
+        costs.append(_cpu_seconds(daemon.pid) - used)
+        assert int(inside.counts("stop")["attempts"]) == LENGTH
+    tally.note("chain of processes: {1:.2f} s of a processor, as a bomb {0:.2f} s".format(*costs))
+    tally.attack("chain of processes", LENGTH, costs[1] > 3 * costs[0] + 0.2, str(costs))
