@@ -294,6 +294,8 @@ command(char **word)
 		flood(getppid(), pid);
 	else if (strcmp(word[0], "bomb") == 0)
 		bomb(pid);
+	else if (strcmp(word[0], "chain") == 0)
+		chain(pid);
 	else if (strcmp(word[0], "watch") == 0)
 		watch_tree();
 	else if (strcmp(word[0], "kill-as") == 0)

@@ -15,6 +15,7 @@ extern struct counts *counts;
 
 void flood(pid_t us, int number);
 void bomb(long limit);
+void chain(long length);
 void watch_tree(void);
 void kill_as(uid_t uid, pid_t pid, int number);
 

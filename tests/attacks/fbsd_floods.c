@@ -60,6 +60,26 @@ bomb(long limit)
 		continue;
 }
 
+/* Processes, each the child of the one before. */
+void
+chain(long length)
+{
+	pid_t first = getpid(), pid = 0;
+
+	setpgid(0, 0);
+	while (pid == 0 && counts->attempts < length && (pid = fork()) == 0) {
+		signal(SIGTERM, SIG_DFL);
+		counts->attempts++;
+	}
+	if (pid <= 0)
+		counts->ready = 1;
+	while (getpid() != first || !counts->stop)
+		pause();
+	kill(0, SIGTERM);
+	while (wait(NULL) > 0)
+		continue;
+}
+
 /* The tree of the jail is mined: whatever is opened or read in it is seen. */
 void
 watch_tree(void)

@@ -13,7 +13,7 @@ class Tally:
     controls: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def attack(self, name: str, attempts: int, wins: int, how: str = "") -> None:
+    def attack(self, name: str, attempts: int, wins: int | bool, how: str = "") -> None:
         """Note an attack on ours; a win is a failed test."""
         self.attempts[name] = self.attempts.get(name, 0) + attempts
         if wins:

@@ -16,6 +16,7 @@ assert sys.platform == "linux"
 from tests.attacks.cage import PLANS, Cage
 from tests.attacks.linux_fixtures import Bell, Make, MakeNaive, freeze, served
 from tests.attacks.linux_naive import Naive, wait_state
+from tests.attacks.naive import RUNG, USER
 from tests.attacks.rig import LONGEST_SECONDS, Daemon
 from tests.attacks.tally import Tally
 from tests.helper.parent import status, wait_readable
@@ -35,7 +36,7 @@ def _flooded(cage: Cage, naive: Naive, number: signal.Signals, rings: int) -> in
     """Flood the naive daemon until it has rung so often; return how often."""
     naive.serve(1)
     cage.ask(f"start flood {number:d}")
-    rung = sum(naive.rang() > 0 for _ in range(rings))
+    rung = len([naive.rang() for _ in range(rings)])
     cage.counts("stop")
     naive.close()
     return rung
@@ -124,21 +125,28 @@ def test_the_daemon_ends_though_its_probes_are_held(
 
 
 def test_a_user_rings_only_probes_of_its_own_uid(
-    make_cage: Make, daemon: Daemon, tally: Tally
+    make_cage: Make, make_naive: MakeNaive, daemon: Daemon, tally: Tally
 ) -> None:
     """With -u that uid may, and no other but root's."""
     cage = make_cage(PLANS["docker"])
+    # Who gives up root for one user of his own, for all rules, is rung by that user.
+    naive = make_naive(cage)
+    pid = int(naive.asked("arm drop"))
+    wait_state(pid, "S")
+    assert cage.ask(f"kill-as {USER} {cage.number(pid)} {signal.SIGHUP:d}") == ["ok"]
+    code = int(naive.asked(f"reap {pid} block").split()[1])
+    tally.control("another user's probe", os.waitstatus_to_exitcode(code) == RUNG)
     wish = {"jail": str(cage.init), "command": ":"}
     numbers = []
-    for uid in (0, 1234):
+    for uid in (0, USER):
         policy = {"uid": uid, "gid": uid}
         answer = daemon.call("Attach", **wish, title=f"U{uid}x", policy=policy)
         numbers.append(cage.number(answer["parameters"]["probe_pid"]))
     roots, users = numbers
-    for uid, number in ((1234, roots), (4321, roots), (4321, users)):
+    for uid, number in ((USER, roots), (4321, roots), (4321, users)):
         refused = cage.ask(f"kill-as {uid} {number} {signal.SIGHUP:d}")
         assert refused == ["Operation not permitted"]
     tally.attack("another user's probe", 3, daemon.triggers())
-    assert cage.ask(f"kill-as 1234 {users} {signal.SIGHUP:d}") == ["ok"]
+    assert cage.ask(f"kill-as {USER} {users} {signal.SIGHUP:d}") == ["ok"]
     daemon.wait_log("run .* ended")
     assert daemon.triggers() == 1

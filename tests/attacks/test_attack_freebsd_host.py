@@ -14,6 +14,7 @@ if not sys.platform.startswith("freebsd"):
     pytest.skip("cannot: the FreeBSD attacker", allow_module_level=True)
 
 from tests.attacks.freebsd_rig import Bell, Naive
+from tests.attacks.naive_freebsd import RUNG, USER
 from tests.attacks.rig import Daemon
 from tests.attacks.talker import Talker
 from tests.attacks.tally import Tally
@@ -28,7 +29,7 @@ def _flooded(inside: Talker, naive: Naive, number: signal.Signals, rings: int) -
     """Flood the naive daemon until it has rung so often; return how often."""
     naive.serve(1)
     inside.ask(f"start flood {number:d}")
-    rung = sum(naive.rang() > 0 for _ in range(rings))
+    rung = len([naive.rang() for _ in range(rings)])
     inside.counts("stop")
     naive.close()
     return rung
@@ -83,26 +84,31 @@ def test_a_loop_of_kills_is_no_trigger_and_backs_off(
 
 
 def test_a_user_rings_only_probes_of_its_own_uid_on_freebsd(
-    jid: int, inside: Talker, daemon: Daemon, tally: Tally
+    jid: int, inside: Talker, naive: Naive, daemon: Daemon, tally: Tally
 ) -> None:
+    # Who gives up root for one user of his own, for all rules, is rung by that user.
+    pid = naive.asked("arm drop")
+    assert inside.ask(f"kill-as {USER} {pid} {HUP:d}") == ["ok"]
+    code = int(naive.asked(f"reap {pid} block").split()[1])
+    tally.control("another user's probe", os.waitstatus_to_exitcode(code) == RUNG)
     numbers = []
-    for uid in (0, 1234):
+    for uid in (0, USER):
         wish = {"jail": str(jid), "command": ":", "title": f"U{uid}x"}
         answer = daemon.call("Attach", **wish, policy={"uid": uid, "gid": uid})
         numbers.append(answer["parameters"]["probe_pid"])
     roots, users = numbers
-    for uid, number in ((1234, roots), (4321, roots), (4321, users)):
+    for uid, number in ((USER, roots), (4321, roots), (4321, users)):
         (refused,) = inside.ask(f"kill-as {uid} {number} {HUP:d}")
         # With security.bsd.see_other_uids=0 it is not even seen.
         assert refused in ("Operation not permitted", "No such process")
     tally.attack("another user's probe", 3, daemon.triggers())
-    assert inside.ask(f"kill-as 1234 {users} {HUP:d}") == ["ok"]
+    assert inside.ask(f"kill-as {USER} {users} {HUP:d}") == ["ok"]
     daemon.wait_log("run .* ended")
     assert daemon.triggers() == 1
 
 
-TRIES = 1000
-"""Of the naive daemon, one after the other."""
+TRIES = 5
+"""Of the naive daemon: the kernel itself lets half a second pass after each."""
 MOST = 20_000
 WINDOW_SECONDS = 30 if os.environ.get("CI") else 5
 
@@ -122,7 +128,7 @@ def test_a_fork_bomb_takes_no_place_from_the_daemon(
     bombed = inside.counts()
     assert os.strerror(int(bombed["wins"])) == "Resource temporarily unavailable"
     vain = int(naive.asked(f"insist {TRIES}"))
-    tally.control("fork bomb", vain == TRIES, f"{vain} tries without a pause")
+    tally.control("fork bomb", vain == TRIES, f"{vain} tries in vain")
     daemon = other.daemon
     began, used = time.monotonic(), _cpu_seconds(daemon.pid)
     policy = {"respawn": "after", "limit": "none"}
@@ -131,12 +137,51 @@ def test_a_fork_bomb_takes_no_place_from_the_daemon(
     while time.monotonic() - began < WINDOW_SECONDS or not runs:
         other.served(1)
         runs += 1
-    took = time.monotonic() - began
-    share = (_cpu_seconds(daemon.pid) - used) / took
+    each = (_cpu_seconds(daemon.pid) - used) / runs
     assert "error" not in answer, answer
     (rule,) = (r for r in daemon.call("List")["parameters"]["rules"] if r["title"] == "BELL")
     os.kill(int(rule["probe_pid"]), HUP)
     daemon.wait_log(r"signal from jail ")
     made = int(inside.counts("stop")["attempts"])
-    tally.note(f"fork bomb: {made} processes; {runs} runs took {share:.1%} of a processor")
+    tally.note(f"fork bomb: {made} processes; {each:.2f} s of a processor for each of {runs} runs")
     tally.attack("fork bomb", made, 0)
+
+
+LENGTH = 4000
+
+
+def _ancestors() -> int:
+    """Return how many steps it is from all processes to their last ancestors."""
+    done = subprocess.run(
+        ["ps", "-ax", "-o", "pid=", "-o", "ppid="], capture_output=True, text=True, check=True
+    )
+    parents = dict(line.split() for line in done.stdout.splitlines())
+    depths = {"0": 0}
+    for pid in parents:
+        path = []
+        at = pid
+        while at not in depths:
+            path.append(at)
+            at = parents.get(at, "0")
+        depths |= {below: n for n, below in enumerate(reversed(path), depths[at] + 1)}
+    return sum(depths.values())
+
+
+def test_a_chain_of_processes_costs_no_more_than_as_many_others(
+    jid: int, inside: Talker, daemon: Daemon, tally: Tally
+) -> None:
+    """Before 15 it is looked who lives in the jail, by the ancestors of each."""
+    costs = []
+    for shape in ("bomb", "chain"):
+        inside.ask(f"start {shape} {LENGTH}")
+        if shape == "chain":
+            steps = _ancestors()
+            tally.control("chain of processes", steps > 100 * LENGTH, f"{steps} steps, one by one")
+        used = _cpu_seconds(daemon.pid)
+        for _ in range(3):
+            os.kill(daemon.attach(jid, "BELL"), HUP)
+            daemon.wait_log("run .* ended")
+        costs.append(_cpu_seconds(daemon.pid) - used)
+        assert int(inside.counts("stop")["attempts"]) == LENGTH
+    tally.note("chain of processes: {1:.2f} s of a processor, as a bomb {0:.2f} s".format(*costs))
+    tally.attack("chain of processes", LENGTH, costs[1] > 3 * costs[0] + 0.2, str(costs))

@@ -26,9 +26,10 @@ IGNORED = {signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH, signa
 # A terminal's three do not stop who is alone in an orphaned group.
 IGNORED |= {signal.SIGINFO, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 OTHERS = list(range(2, 129))  # _SIG_MAXSIG, sys/_sig.h
-# Python ignores two of them, makes an exception of one, and one stops.
+# Of Python: two are ignored, one is an exception, one is the thread library's own, one stops.
+SIGTHR = 32
 FATAL = sorted(
-    set(OTHERS) - IGNORED - {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGSTOP}
+    set(OTHERS) - IGNORED - {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, SIGTHR, signal.SIGSTOP}
 )
 
 

@@ -323,15 +323,24 @@ class Jails:
         there was left to init.
         """
         everybody = {process.pid: process for process in self._processes(prison.pinned_since)}
+        known = {INIT_PID: True}
 
-        def lives_there(process: libc.ProcessFacts | None) -> bool:
-            while process is not None and process.jid == prison.jid and not process.zombie:
-                if process.ppid == INIT_PID:
-                    return True
-                process = everybody.get(process.ppid)
-            return False
+        def lives_there(process: libc.ProcessFacts) -> bool:
+            # Each is asked once: a jail may have thousands, each the child of another.
+            pid, path = process.pid, []
+            while pid not in known:
+                # A circle ends here, too: the list is not made in one instant.
+                known[pid] = False
+                asked = everybody.get(pid)
+                if asked is None or asked.jid != prison.jid or asked.zombie:
+                    break
+                path.append(pid)
+                pid = asked.ppid
+            known.update(dict.fromkeys(path, known[pid]))
+            return known[process.pid]
 
-        found = sorted(filter(lives_there, everybody.values()), key=lambda p: p.start)
+        inside = [process for process in everybody.values() if process.jid == prison.jid]
+        found = sorted(filter(lives_there, inside), key=lambda p: p.start)
         return {p.pid: start_since_boot(p) for p in found[:WITNESSES]}
 
     def _processes(self, since: float) -> list[libc.ProcessFacts]:

@@ -147,22 +147,26 @@ class ProcessFacts:
     jid: int
 
 
-def _process(kinfo: bytes, at: int = 0) -> ProcessFacts:
-    (size,) = struct.unpack_from("@i", kinfo, at)
-    if size != KINFO_SIZE:
-        # Another layout: nothing of it can be trusted.
-        raise OSError(f"struct kinfo_proc has {size} bytes, not {KINFO_SIZE}")
-    pid, ppid = struct.unpack_from("@ii", kinfo, at + 72)
-    seconds, microseconds = struct.unpack_from("@qq", kinfo, at + 336)
-    (jid,) = struct.unpack_from("@i", kinfo, at + 592)
-    return ProcessFacts(pid, ppid, (seconds, microseconds), kinfo[at + 388] == SZOMB, jid)
+KINFO = struct.Struct("=i 68x ii 256x qq 36x B 203x i 492x")
+"""At 0, 72, 336, 388 and 592 the fields that we need.  A jail may have thousands listed."""
+
+
+def _described(kinfo: bytes) -> list[ProcessFacts]:
+    found = []
+    for size, pid, ppid, seconds, microseconds, state, jid in KINFO.iter_unpack(kinfo):
+        if size != KINFO_SIZE:
+            # Another layout: nothing of it can be trusted.
+            raise OSError(f"struct kinfo_proc has {size} bytes, not {KINFO_SIZE}")
+        found.append(ProcessFacts(pid, ppid, (seconds, microseconds), state == SZOMB, jid))
+    return found
 
 
 def process(pid: int) -> ProcessFacts:
     """Describe process `pid`, a zombie too; sysctl kern.proc.pid, ESRCH where there is none."""
     buffer = ctypes.create_string_buffer(KINFO_SIZE)
     _sysctl((CTL_KERN, KERN_PROC, KERN_PROC_PID, pid), buffer)
-    return _process(buffer.raw)
+    (found,) = _described(buffer.raw)
+    return found
 
 
 def processes() -> list[ProcessFacts]:
@@ -171,8 +175,7 @@ def processes() -> list[ProcessFacts]:
     # Room for what is born between the two calls.
     buffer = ctypes.create_string_buffer(_sysctl(name, None) * 3 // 2)
     size = _sysctl(name, buffer)
-    kinfo = buffer.raw
-    return [_process(kinfo, at) for at in range(0, size, KINFO_SIZE)]
+    return _described(buffer.raw[: size - size % KINFO_SIZE])
 
 
 def boot_time() -> tuple[int, int]:
