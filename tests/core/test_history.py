@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaildaemon.core.journal import (
+    MAX_POLICIES,
     REPLAY_SECONDS,
     BadRecord,
     History,
@@ -333,3 +334,15 @@ def test_a_number_that_no_float_can_hold_counts_as_none(number: Any) -> None:
 def test_of_a_rule_whose_limit_cannot_be_read_every_trigger_counts(policy: Record) -> None:
     history = replayed([BOOT, {**RULE, "policy": policy}])
     assert history.rules["t1"].times.count == MAX_COUNT
+
+
+def test_an_equal_policy_is_kept_once_and_no_more_of_them_than_matter() -> None:
+    records = [
+        {**RULE, "rule": f"t{number}", "policy": {"limit": f"{number // 2}/1m"}}
+        for number in range(2, 3 * MAX_POLICIES)
+    ]
+    history = replayed([BOOT, *records])
+    policies = [known.record["policy"] for known in history.rules.values()]
+    assert policies == [record["policy"] for record in records]
+    assert all(one is other for one, other in zip(policies[::2], policies[1::2], strict=True))
+    assert len(history._policies) <= MAX_POLICIES
