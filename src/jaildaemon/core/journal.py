@@ -193,9 +193,10 @@ class History:
 
     def _shared(self, policy: object) -> object:
         """Return an equal policy that is kept already: ten thousand rules have a few."""
-        if len(self._policies) >= MAX_POLICIES:
+        key = repr(policy)
+        if key not in self._policies and len(self._policies) >= MAX_POLICIES:
             self._policies.clear()
-        return self._policies.setdefault(repr(policy), policy)
+        return self._policies.setdefault(key, policy)
 
     def _unrule(self, rule: str) -> None:
         known = self.rules.get(rule)
