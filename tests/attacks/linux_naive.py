@@ -41,18 +41,22 @@ class Naive(Talker):
     def standing(self) -> int:
         """Fork a probe; return its pid when it has given up what it will."""
         pid = self.arm()
+        self.wait_ready(pid)
+        return pid
+
+    def wait_ready(self, pid: int) -> None:
+        """Return when a probe has given up what it will: before, it has its parent's handlers."""
         for _ in range(LOOKS):
             if int(status(pid)["CapEff"], 16) & ~self._caps == 0:
                 break
         wait_state(pid, "S")
-        return pid
 
     def serve(self, count: int) -> list[int]:
         """Fork probes, and have it ring from now on whenever one of them is gone."""
         self._serves = True
         pids = [int(word) for word in self.asked(f"serve {count}").split()]
         for pid in pids:
-            wait_state(pid, "S")
+            self.wait_ready(pid)
         return pids
 
     def rang(self) -> int:

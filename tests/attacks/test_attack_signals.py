@@ -39,7 +39,7 @@ def test_no_other_signal_is_a_trigger(
     naive = make_naive(cage)
     (pid,) = naive.serve(1)
     for number in FATAL:
-        wait_state(pid, "S")
+        naive.wait_ready(pid)
         assert cage.ask(f"kill {cage.number(pid)} {number}") == ["ok"]
         pid = naive.rang()
     tally.control("every other signal", len(FATAL))
