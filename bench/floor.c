@@ -342,6 +342,8 @@ many(char **argv, int shell)
 int
 main(int argc, char **argv)
 {
+	/* Started by nohup(1) it would have children that do not die of it. */
+	signal(SIGHUP, SIG_DFL);
 	umask(022);
 	if (chdir("/") != 0)
 		err(1, "chdir(/)");

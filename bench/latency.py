@@ -39,7 +39,7 @@ class Bell(abc.ABC):
     def shoot(self, pid: int) -> float:
         began = time.perf_counter()
         os.kill(pid, signal.SIGHUP)
-        readable([self.fifo.fd], f"nothing ran after the signal to {pid}")
+        readable([self.fifo.fd], f"nothing ran after the signal to {pid} of {type(self).__name__}")
         seconds = time.perf_counter() - began
         self.fifo.lines()
         return seconds

@@ -21,7 +21,7 @@ from bench.rig import JAILDAEMON, PATIENCE_SECONDS, WINDOW, Rig, Unmeasured, wis
 from jaildaemon.core.fleet import MAX_RUNS
 
 JAILS = 100
-MOST_DEATHS = 3000
+MOST_DEATHS = 1000
 """On Linux, of probes at one instant, as when their daemon is killed: with more the kernel may
 lock up for good (observed on 6.18: each has a seccomp filter, and all are freed at once)."""
 SLICE, SLICE_SECONDS = 100, 0.02

@@ -97,7 +97,7 @@ SIZE: dict[str, Any] = {
     "memory": {"probe_pss_kb": 4.04, "daemon_rss_kb": 48212.0},
     "latency": {"many": {"p50": 1234.5, "p99": 2345.6}},
     "idle": {"calls": 0, "wake_ups": 0},
-    "why": {"recovery": "the kernel may lock up when over 3000 probes die at once"},
+    "why": {"recovery": "the kernel may lock up when over 1000 probes die at once"},
 }
 PEERS: list[dict[str, Any]] = [
     {
