@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.attacks.rig import HERE, LONGEST_SECONDS, STRICT, Daemon, build
-from tests.attacks.talker import Talker
+from tests.attacks.talker import NaiveTalker, Talker
 from tests.helper.parent import wait_readable
 
 NAIVE = HERE / "naive_freebsd.py"
@@ -22,7 +22,7 @@ LOOKS = 1000
 """How often ps(1) looks, at most."""
 
 
-class Naive(Talker):
+class Naive(NaiveTalker):
     """naive_freebsd.py, running: the daemon that each attack must win against first."""
 
     def __init__(self, jid: int, wrap: Iterable[str | Path] = ()) -> None:
@@ -33,12 +33,6 @@ class Naive(Talker):
         """Fork probes, and have it ring from now on whenever one of them is gone."""
         self._serves = True
         return [int(word) for word in self.asked(f"serve {count}").split()]
-
-    def rang(self) -> int:
-        """Wait until it rings; return the pid of the probe that follows, 0 without one."""
-        words = self.line().split()
-        assert words[0] == "rang", words
-        return int(words[1])
 
     def hangs(self, pid: int) -> bool:
         """Have it wait for a probe; say whether it misses another that is rung meanwhile.

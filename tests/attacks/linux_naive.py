@@ -12,7 +12,7 @@ assert sys.platform == "linux"
 
 from tests.attacks.cage import Cage
 from tests.attacks.rig import HERE, LONGEST_SECONDS, SECRET
-from tests.attacks.talker import Talker
+from tests.attacks.talker import NaiveTalker
 from tests.helper.parent import status
 
 NAIVE = HERE / "naive.py"
@@ -21,7 +21,7 @@ LOOKS = 1_000_000
 """How often something is looked at, at most; each look lets the others run."""
 
 
-class Naive(Talker):
+class Naive(NaiveTalker):
     """The naive daemon of one jail."""
 
     def __init__(self, cage: Cage, directory: Path, wrap: Iterable[str | Path] = ()) -> None:
@@ -58,12 +58,6 @@ class Naive(Talker):
         for pid in pids:
             self.wait_ready(pid)
         return pids
-
-    def rang(self) -> int:
-        """Wait until it rings; return the pid of the probe that follows, 0 without one."""
-        words = self.line().split()
-        assert words[0] == "rang", words
-        return int(words[1])
 
     def hangs(self, pid: int) -> bool:
         """Have it wait for a probe; say whether it misses another that is rung meanwhile.

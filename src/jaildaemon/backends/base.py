@@ -56,6 +56,8 @@ STEPS = {
     22: "untrace",
 }
 
+EVERY_SIGNAL = signal.valid_signals()
+"""For the helper's mask: HUP is blocked from its first instruction on."""
 ARMING_SECONDS = 5.0
 """How long a helper may take.  It makes some 100 system calls; a machine that
 needs longer is better asked again later."""

@@ -16,6 +16,7 @@ from typing import ClassVar
 
 from jaildaemon.backends import freebsd_libc as libc
 from jaildaemon.backends.base import (
+    EVERY_SIGNAL,
     FD_GO,
     FD_STATUS,
     ArmingError,
@@ -35,7 +36,6 @@ from jaildaemon.backends.freebsd_jails import INIT_PID, FreeBSDJail, Jails, star
 from jaildaemon.backends.freebsd_watcher import FreeBSDWatcher
 
 NO_UID = 2**32 - 1  # what no process has
-EVERY_SIGNAL = signal.valid_signals()
 
 
 def check_helper(path: Path) -> None:
@@ -143,7 +143,6 @@ class FreeBSDBackend(Backend):
                     (os.POSIX_SPAWN_DUP2, their_status, FD_STATUS),
                     (os.POSIX_SPAWN_DUP2, their_go, FD_GO),
                 ],
-                # HUP is blocked from the first instruction on.
                 setsigmask=EVERY_SIGNAL,
             )
         except BaseException:

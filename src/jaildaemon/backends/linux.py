@@ -18,6 +18,7 @@ from typing import ClassVar
 from weakref import WeakValueDictionary
 
 from jaildaemon.backends.base import (
+    EVERY_SIGNAL,
     FD_GO,
     FD_IMAGE,
     FD_JAIL,
@@ -55,7 +56,6 @@ MAX_PID = 2**22  # PID_MAX_LIMIT, linux/threads.h
 SO_PEERPIDFD = 77  # include/uapi/asm-generic/socket.h, 6.5 and later
 PID_HINT = "-j takes the host's pid of any process in the container, or ENGINE:NAME"
 
-EVERY_SIGNAL = signal.valid_signals()
 CAP_SYS_ADMIN = 1 << 21  # linux/capability.h
 
 
@@ -226,7 +226,6 @@ class LinuxBackend(Backend):
                     (os.POSIX_SPAWN_DUP2, jail.pidfd, FD_JAIL),
                     (os.POSIX_SPAWN_DUP2, self._image, FD_IMAGE),
                 ],
-                # HUP is blocked from the first instruction on.
                 setsigmask=EVERY_SIGNAL,
             )
         except BaseException:
