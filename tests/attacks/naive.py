@@ -78,6 +78,8 @@ def arm(caps: int, how: str) -> int:
     pid = os.fork()
     if pid == 0:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # Whatever shell put the tests into the background has it ignored.
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
         keep(caps)
         code = [0]
         if how == "drop":

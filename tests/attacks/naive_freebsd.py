@@ -31,6 +31,8 @@ def arm(jid: int, how: str = "") -> int:
     pid = os.fork()
     if pid == 0:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # Whatever shell put the tests into the background has it ignored.
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
         enter(jid)
         if how == "drop":
             os.setresgid(USER, USER, USER)
