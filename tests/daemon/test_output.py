@@ -44,7 +44,7 @@ class Place:
 
     def output(self, name: str) -> tuple[Output, int]:
         """Return an output that is not read yet, and the end that a command writes to."""
-        output = Output(self.backend, self.directory / name)
+        output = Output(self.backend, str(self.directory / name))
         output.pipe_fd, write_fd = os.pipe()
         self.ends.append(write_fd)
         return output, write_fd
@@ -77,7 +77,7 @@ def place(directory: Path) -> Iterator[Place]:
 def read_of(place: Place, output: Output) -> bytes:
     """Return what was kept, once all of it is read."""
     kept: list[bytes] = []
-    output.when_read(lambda ring: kept.append(take_ring(ring)))
+    output.when_read(lambda ring: kept.append(take_ring(Path(ring))))
     place.until(lambda: bool(kept))
     return kept[0]
 

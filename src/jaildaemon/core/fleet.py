@@ -8,7 +8,7 @@ enough to do, then running.
 import enum
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from jaildaemon.core.lifecycle import Action, Event, Life, Phase, sort_trigger, step
 from jaildaemon.core.limits import Window
@@ -40,8 +40,7 @@ class Act(enum.Enum):
     """Start the command, once, now."""
 
 
-@dataclass(frozen=True, slots=True)
-class Do:
+class Do(NamedTuple):
     """One act, and on what."""
 
     act: Act
@@ -113,13 +112,13 @@ class Fleet:
         run = Run(run_id, member, stage, triggered, jail_key)
         self._use(member, jail_key)
         member.runs.append(run)
-        member.life = replace(member.life, runs=member.life.runs + 1)
+        member.life = member.life._replace(runs=member.life.runs + 1)
         self._running += stage is Stage.RUNNING
         return run
 
     def set_phase(self, member: Member, phase: Phase, now: Now) -> None:
         """Put a restored rule where it was; from here on events move it."""
-        member.life = replace(member.life, phase=phase)
+        member.life = member.life._replace(phase=phase)
         if phase is Phase.ARMED:
             member.armed_at = now.wall
 
@@ -169,13 +168,13 @@ class Fleet:
         """Take `event`; return what must be done."""
         before = member.life
         if before.phase is Phase.ARMED and now.steady - member.armed_since >= CALM_SECONDS:
-            before = replace(before, failures=0)
+            before = before._replace(failures=0)
         member.life, actions = step(before, event)
         if event is Event.ARMED:
             member.armed_at, member.armed_since, member.reason = now.wall, now.steady, None
             if member.rule.lasting:
                 # Only a probe that stands for a while shows that all is well again.
-                member.life = replace(member.life, failures=before.failures)
+                member.life = member.life._replace(failures=before.failures)
         if member.life.phase is not Phase.ARMED:
             member.armed_at = None
         if member.life.phase not in (Phase.RESTING, Phase.FAILING):

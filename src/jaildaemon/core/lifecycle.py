@@ -38,7 +38,7 @@
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from jaildaemon.core.rules import Policy, Respawn
 
@@ -491,8 +491,7 @@ TABLE: Table = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Life:
+class Life(NamedTuple):
     """A rule's phase, its runs in progress, and its failed armings in a row."""
 
     phase: Phase = Phase.NEW

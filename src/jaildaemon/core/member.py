@@ -4,6 +4,7 @@
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from jaildaemon.core.lifecycle import Life, Phase
 from jaildaemon.core.limits import Window
@@ -34,8 +35,7 @@ class Stage(enum.Enum):
     RUNNING = "running"
 
 
-@dataclass(frozen=True, slots=True)
-class Now:
+class Now(NamedTuple):
     """One instant, on two clocks.
 
     `wall` is in seconds since the epoch, for people; `steady` in seconds since

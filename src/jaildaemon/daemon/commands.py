@@ -12,7 +12,6 @@ import pwd
 import signal
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 from jaildaemon.backends.base import Backend, Death
 from jaildaemon.daemon.output import Output
@@ -52,7 +51,7 @@ def environment(home: str, values: dict[str, str]) -> dict[str, str]:
 class Command:
     """One started command: its shell, and its output."""
 
-    def __init__(self, backend: Backend, ring: Path, *, pid: int = 0) -> None:
+    def __init__(self, backend: Backend, ring: str, *, pid: int = 0) -> None:
         self._backend, self.pid = backend, pid
         self.output = Output(backend, ring)
         self._told = self._ended = False

@@ -81,6 +81,11 @@ class Journal:
 
     def write(self, *records: Record) -> None:
         """Append `records` in one write, after what could not be written before; OSError."""
+        self.append(*records)
+        self.learn(*records)
+
+    def append(self, *records: Record) -> None:
+        """Do the first half of `write`, for who has no time: `learn` must follow."""
         data = encode([*self._unwritten, *records])
         written = os.write(self._fd, data)
         if written < len(data):
@@ -89,6 +94,9 @@ class Journal:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._unwritten.clear()
         self._size += written
+
+    def learn(self, *records: Record) -> None:
+        """Know what `append` has written."""
         for record in records:
             self.history.read(dict(record))
         if self._size > self._begun + MAX_BYTES:

@@ -43,12 +43,12 @@ def take_ring(path: Path) -> bytes:
 class Output:
     """The output of one run, kept in the file `ring`."""
 
-    def __init__(self, backend: Backend, ring: Path) -> None:
+    def __init__(self, backend: Backend, ring: str) -> None:
         self._backend, self.ring = backend, ring
         self.pipe_fd = -1
         """Ours until a reader has said that it has it."""
         self._ended = False  # of an adopted command's nobody ever tells us
-        self._wanted: Callable[[Path], None] | None = None
+        self._wanted: Callable[[str], None] | None = None
 
     @property
     def has_reader(self) -> bool:
@@ -65,7 +65,7 @@ class Output:
         self._ended = True
         self._give()
 
-    def when_read(self, take: Callable[[Path], None]) -> None:
+    def when_read(self, take: Callable[[str], None]) -> None:
         """Give the file once, when all of it is read, for `take_ring`.
 
         The command has ended.  A jail it started may hold its output for months:

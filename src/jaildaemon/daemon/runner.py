@@ -53,6 +53,9 @@ class Runner:
         self._doomed: set[str] = set()
         """Runs that are about to be refused, and so must not be started meanwhile."""
 
+    def _ring(self, run: Run) -> str:
+        return f"{self._rings}/{run.id}.output"
+
     def settle(self, run: Run) -> None:
         """Wait, then see whether the jail still lives: its shutdown may have rung."""
         if run.id not in self._recorded and not self._record_trigger(run):
@@ -108,11 +111,12 @@ class Runner:
         if run.id not in self._recorded:
             records.insert(0, self._trigger(run))
         try:
-            journal.write(*records)
+            journal.append(*records)
         except OSError as error:
             self._refuse_soon(run, f"the journal cannot be written: {error.strerror}")
             return
         self._recorded.add(run.id)
+        # What can be done after the start is done then: the one who rang waits for it.
         jail = self._hub.jail_of(run)
         values = {
             "JID": str(jail.number),
@@ -123,7 +127,7 @@ class Runner:
             "RUN": run.id,
         }
         began = self._hub.now()
-        command = Command(self._hub.backend, self._rings / f"{run.id}.output")
+        command = Command(self._hub.backend, self._ring(run))
         try:
             command.start(
                 rule.command,
@@ -137,6 +141,8 @@ class Runner:
                 why = error.strerror or str(error)
             self._refuse_soon(run, f"/bin/sh cannot be started: {why}")
             return
+        finally:
+            journal.learn(*records)
         self._commands[run.id] = command
         self._watch_timeout(run, command)
         self._keep(run, "pid", pid=command.pid)
@@ -149,7 +155,7 @@ class Runner:
 
     def adopt(self, run: Run, pid: int, *, child: bool) -> None:
         """Take up a command that outlived the daemon that started it, or (`child`) its program."""
-        command = Command(self._hub.backend, self._rings / f"{run.id}.output", pid=pid)
+        command = Command(self._hub.backend, self._ring(run), pid=pid)
         self._recorded.add(run.id)
         self._commands[run.id] = command
         began = run.triggered
@@ -187,7 +193,7 @@ class Runner:
         self._keep(
             run, "end", exit_status=death.status, signal=death.signal, duration_seconds=seconds
         )
-        command.output.when_read(lambda ring: self._keep_output(run.member.rule.id, ring))
+        command.output.when_read(lambda ring: self._keep_output(run.member.rule.id, Path(ring)))
         self._recorded.discard(run.id)
         self._hub.ended(run)
 
