@@ -11,7 +11,6 @@ from signal import SIGRTMIN
 import pytest
 
 from tests.daemon.product import JAILDAEMON
-from tests.engines.machined import NspawnMaker
 from tests.engines.makers import DockerMaker, Host, LxcMaker, Maker, removed
 from tests.engines.ruled import Ruled, new_name
 from tests.kernel.jails.base import must
@@ -101,10 +100,8 @@ def test_the_file_of_lxc_restarts_its_container(ruled: Ruled, maker: Maker) -> N
 
 
 @pytest.fixture
-def machine(directory: Path) -> Iterator[Ruled]:
-    """Give a daemon beside the machine's own systemd, where that is the first process."""
-    if NspawnMaker.excuse():
-        pytest.skip("cannot: systemd is not this machine's first process")
+def beside_systemd(directory: Path) -> Iterator[Ruled]:
+    """Give a daemon beside systemd: elsewhere.py runs who asks for it."""
     made = Ruled((), directory)
     yield made
     made.stop()
@@ -137,51 +134,57 @@ class Units:
 
 
 @pytest.fixture
-def units(host: Host, machine: Ruled) -> Iterator[Units]:
+def units(host: Host, beside_systemd: Ruled) -> Iterator[Units]:
     """Give them."""
-    assert machine.daemon.pid
+    assert beside_systemd.daemon.pid
     made = Units(host)
     yield made
     made.close()
 
 
-def restarts_itself(machine: Ruled) -> None:
+def restarts_itself(beside_systemd: Ruled) -> None:
     """Ring the one rule; there must be one again, in the next container."""
-    (rule,) = machine.rules().values()
+    (rule,) = beside_systemd.rules().values()
     assert (rule["title"], rule["state"]) == ("REBOOT", "armed")
-    machine.ring(rule["id"])
-    machine.daemon.lines.wait_for(" ended: exit 0 ")
-    (again,) = machine.rules().values()
+    beside_systemd.ring(rule["id"])
+    beside_systemd.daemon.lines.wait_for(" ended: exit 0 ")
+    (again,) = beside_systemd.rules().values()
     assert (again["title"], again["state"]) == ("REBOOT", "armed")
     assert again["jid"] != rule["jid"]
 
 
-def ours(machine: Ruled, text: str) -> str:
+def ours(beside_systemd: Ruled, text: str) -> str:
     """Return a unit that calls the daemon under test."""
-    text = by_us(text, caller(machine.directory, JAILDAEMON, machine.daemon.socket))
+    text = by_us(text, caller(beside_systemd.directory, JAILDAEMON, beside_systemd.daemon.socket))
     return text.replace("After=jaildaemon.service\nWants=jaildaemon.service\n", "")
 
 
+def without_limits() -> None:
+    """Have podman set no limits, which wants a controller and a capability that may not be here."""
+    file = Path("/etc/containers/containers.conf")
+    file.parent.mkdir(exist_ok=True)
+    text = '[containers]\npids_limit = 0\n[engine]\nruntime = "runc"\n'
+    file.write_text(text, encoding="ascii")
+
+
 def test_a_quadlet_asks_for_its_rule_at_every_start(
-    machine: Ruled, units: Units, host: Host
+    beside_systemd: Ruled, units: Units, host: Host
 ) -> None:
     if not Path("/usr/libexec/podman/quadlet").exists():
         pytest.skip("cannot: this podman has no quadlets")
     name = new_name(host)
+    without_limits()
     (text,) = blocks(RECIPES / "podman.md", "ini")
     # No registry can be asked for an image here.
     tree = f"Rootfs={rootfs(host.place)}\nExec={' '.join(INIT)}\nNetwork=none"
     text = named(text, name).replace(f"Image=example/{name}", tree)
     path = Path(f"/run/containers/systemd/{name}.container")
-    units.start(path, ours(machine, text), f"{name}.service")
-    restarts_itself(machine)
+    units.start(path, ours(beside_systemd, text), f"{name}.service")
+    restarts_itself(beside_systemd)
 
 
-def test_the_unit_of_nspawn_asks_for_its_rule_at_every_start(
-    machine: Ruled, units: Units, host: Host
-) -> None:
-    name = new_name(host)
-    (text,) = blocks(RECIPES / "nspawn.md", "ini")
+def image_of_nspawn(host: Host, name: str) -> None:
+    """Make what the unit of nspawn boots, in its default place."""
     image = Path("/var/lib/machines") / name
     host.place.note("run", "rm", "-rf", str(image))
     shutil.copytree(rootfs(host.place), image, symlinks=True)
@@ -193,7 +196,15 @@ def test_the_unit_of_nspawn_asks_for_its_rule_at_every_start(
     script = (image / "init").read_text(encoding="ascii").replace("TERM", f"TERM {SIGRTMIN + 3}")
     (image / "sbin/init").write_text(f"#!/bin/sh\n{script}", encoding="ascii")
     (image / "sbin/init").chmod(0o755)
+
+
+def test_the_unit_of_nspawn_asks_for_its_rule_at_every_start(
+    beside_systemd: Ruled, units: Units, host: Host
+) -> None:
+    name = new_name(host)
+    (text,) = blocks(RECIPES / "nspawn.md", "ini")
+    image_of_nspawn(host, name)
     service = f"systemd-nspawn@{name}.service"
     path = Path(f"/run/systemd/system/{service}.d/jaildaemon.conf")
-    units.start(path, ours(machine, named(text, name)), service)
-    restarts_itself(machine)
+    units.start(path, ours(beside_systemd, named(text, name)), service)
+    restarts_itself(beside_systemd)
