@@ -183,6 +183,26 @@ def test_a_quadlet_asks_for_its_rule_at_every_start(
     restarts_itself(beside_systemd)
 
 
+def test_the_file_of_podman_restarts_the_unit(
+    beside_systemd: Ruled, units: Units, host: Host
+) -> None:
+    name = new_name(host)
+    without_limits()
+    words = [f"--name={name}", "--network=none", "--rootfs", str(rootfs(host.place)), *INIT]
+    must(["podman", "create", *words])
+    # As podman itself writes one, also a podman without quadlets.
+    text = must(["podman", "generate", "systemd", "--new", "--name", name]).stdout
+    must(["podman", "rm", name])
+    (rules,) = blocks(RECIPES / "podman.md", "toml")
+    beside_systemd.take(named(rules, name))
+    units.start(Path(f"/run/systemd/system/{name}.service"), text, f"{name}.service")
+    rule = f"podman:{name}/REBOOT"
+    first = beside_systemd.armed(rule)
+    beside_systemd.ring(rule)
+    shown = ["podman", "inspect", "--format={{.State.Pid}}", name]
+    assert beside_systemd.armed(rule) == int(must(shown).stdout) != first
+
+
 def image_of_nspawn(host: Host, name: str) -> None:
     """Make what the unit of nspawn boots, in its default place."""
     image = Path("/var/lib/machines") / name
@@ -208,3 +228,23 @@ def test_the_unit_of_nspawn_asks_for_its_rule_at_every_start(
     path = Path(f"/run/systemd/system/{service}.d/jaildaemon.conf")
     units.start(path, ours(beside_systemd, named(text, name)), service)
     restarts_itself(beside_systemd)
+
+
+def test_the_file_of_nspawn_restarts_the_unit(
+    beside_systemd: Ruled, units: Units, host: Host
+) -> None:
+    name = new_name(host)
+    (rules,) = blocks(RECIPES / "nspawn.md", "toml")
+    beside_systemd.take(named(rules, name))
+    rule = f"nspawn:{name}/REBOOT"
+    assert beside_systemd.rules()[rule]["policy"]["settle"] == "20s"
+    # What must settle for 20 s can be waited for, but not in every run of the tests.
+    beside_systemd.take(named(rules, name).replace("20s", "0s"))
+    image_of_nspawn(host, name)
+    service = f"systemd-nspawn@{name}.service"
+    path = Path(f"/run/systemd/system/{service}.d/empty.conf")
+    units.start(path, "", service)
+    first = beside_systemd.armed(rule)
+    beside_systemd.ring(rule)
+    shown = ["machinectl", "show", name, "--property=Leader", "--value"]
+    assert beside_systemd.armed(rule) == int(must(shown).stdout) != first
