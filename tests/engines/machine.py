@@ -22,10 +22,12 @@ class Machine:
         for path in (SYSTEMD, SYSTEMD.with_name("systemd-machined"), Path("/usr/bin/dbus-daemon")):
             if not path.exists():
                 raise NoSuchKind(f"no {path}: install systemd, systemd-container and dbus")
+        tops = [top for top in (CGROUPS, CGROUPS / "unified") if (top / "cgroup.procs").exists()]
+        if not tops:
+            raise NoSuchKind(f"no cgroup2 is mounted at {CGROUPS} or {CGROUPS}/unified")
         name = f"{place.cgroup}-systemd"
         place.note("cgroup", name)
-        unified = CGROUPS / "unified"
-        cgroup = (unified if unified.is_dir() else CGROUPS) / name
+        cgroup = tops[0] / name
         ready = Fifo(place.new_directory("m") / "ready")
         # It ends with us, whatever ends us; by SIGTERM neither unshare nor systemd would.
         argv = ["setpriv", "--pdeathsig=KILL", *UNSHARE, "sh", str(SCRIPT)]
@@ -49,11 +51,12 @@ class Machine:
 
     def _said(self, log: Path) -> str:
         """Return the last words of what should have made it, or of its journal."""
-        inside = ["nsenter", f"--target={self._first()}", "--mount", "--pid", "--"]
-        journal = [*inside, "journalctl", "--no-pager", "--output=cat", "--lines=5"]
-        done = subprocess.run(journal, capture_output=True, text=True, check=False)
-        words = log.read_text(encoding="utf-8", errors="replace")
-        return "; ".join((words + done.stdout).splitlines())
+        words, first = log.read_text(encoding="utf-8", errors="replace"), self._first()
+        if first is not None:
+            inside = ["nsenter", f"--target={first}", "--mount", "--pid", "--"]
+            journal = [*inside, "journalctl", "--no-pager", "--output=cat", "--lines=5"]
+            words += subprocess.run(journal, capture_output=True, text=True, check=False).stdout
+        return "; ".join(words.splitlines())
 
     def _first(self) -> int | None:
         outer = self._outer.pid
