@@ -3,7 +3,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from tests.kernel.place import Place
 if sys.platform != "linux":
     collect_ignore_glob = ["test_*.py"]
 else:
+    from tests.engines.elsewhere import REPORTS, Inside, Outside
     from tests.engines.machined import NspawnMaker
     from tests.engines.makers import (
         CrunMaker,
@@ -49,9 +50,6 @@ else:
     @pytest.fixture(scope="session", params=MAKERS, ids=[kind.engine for kind in MAKERS])
     def maker(host: Host, request: pytest.FixtureRequest) -> Iterator[Maker]:
         """An engine."""
-        excuse = request.param.excuse()
-        if excuse:
-            pytest.skip(f"cannot: {request.param.engine}: {excuse}")
         try:
             made: Maker = request.param(host)
         except NoSuchKind as error:
@@ -74,16 +72,43 @@ else:
 
 
 DELAYS = pytest.StashKey[dict[str, list[float]]]()
+ARMED = "armed after seconds"
+
+
+class Figures:
+    """Collects what the tests measured, here or elsewhere, from their reports."""
+
+    def __init__(self, delays: dict[str, list[float]]) -> None:
+        self._delays = delays
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the figures of a test that is over."""
+        if report.when == "teardown":
+            for name, value in report.user_properties:
+                engine, _, what = name.partition(" ")
+                if what == ARMED:
+                    assert isinstance(value, float)
+                    self._delays.setdefault(engine, []).append(value)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Begin the figures."""
+    """Begin the figures, and have what needs systemd run where it is."""
     config.stash[DELAYS] = {}
+    config.pluginmanager.register(Figures(config.stash[DELAYS]))
+    if sys.platform == "linux" and os.geteuid() == 0:
+        inside = REPORTS in os.environ
+        config.pluginmanager.register(Inside(config) if inside else Outside(config))
+
+
+@pytest.fixture
+def note_delay(record_property: Callable[[str, object], None]) -> Callable[[str, float], None]:
+    """Note how long after its first process's start an engine's container was armed."""
+    return lambda engine, seconds: record_property(f"{engine} {ARMED}", seconds)
 
 
 @pytest.fixture
 def delays(request: pytest.FixtureRequest) -> dict[str, list[float]]:
-    """How long after its first process's start each container was armed, by engine."""
+    """What was noted by the tests that are over, by engine."""
     return request.config.stash[DELAYS]
 
 

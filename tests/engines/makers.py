@@ -115,11 +115,6 @@ class Maker:
         """What runs a command where the engine is."""
         return self.host.prefix
 
-    @classmethod
-    def excuse(cls) -> str | None:
-        """Say why this machine cannot have the engine, whatever is installed."""
-        return None
-
     def prepare(self) -> None:
         """Make what all containers need."""
 

@@ -336,6 +336,24 @@ def test_machined_is_asked_for_the_leader_of_each_container(machine: Machine) ->
     assert machine.ask(lambda done: nspawn.lookup("db", done)) is None
 
 
+def test_a_machine_that_ends_while_it_is_asked_for_is_gone(machine: Machine) -> None:
+    """In the words of Debian 12's machinectl, which asks machined twice."""
+    between = 'echo "Could not get properties: Invalid request descriptor" >&2; exit 1'
+    known = f"{machine.directory}/known"
+    machine.program(
+        "machinectl",
+        f"[ -e {known} ] && {{ rm {known}; {between}; }}; "
+        f"echo \"Could not get path to machine: No machine '$7' known\" >&2; exit 1",
+    )
+    nspawn = Nspawn(machine.watcher)
+    Path(known).touch()
+    assert machine.ask(lambda done: nspawn.lookup("web", done)) is None
+    machine.program("machinectl", between)
+    error = machine.ask(lambda done: nspawn.lookup("web", done))
+    assert isinstance(error, EngineError)
+    assert "Invalid request descriptor" in str(error)
+
+
 @pytest.mark.parametrize(
     "said",
     ["7", "[]", "{}", '{"data":[]}', '{"data":[7]}', '{"data":[[7]]}', '{"data":[[["web"]]]}'],

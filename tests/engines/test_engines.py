@@ -3,6 +3,7 @@
 
 import os
 import signal
+from collections.abc import Callable
 
 import pytest
 
@@ -12,19 +13,19 @@ from tests.engines.ruled import Ruled, new_name, streams_of
 from tests.kernel.events import wait_gone
 
 Delays = dict[str, list[float]]
+Note = Callable[[str, float], None]
 
 
-def test_a_rule_follows_its_container(ruled: Ruled, maker: Maker, delays: Delays) -> None:
+def test_a_rule_follows_its_container(ruled: Ruled, maker: Maker, note_delay: Note) -> None:
     name = new_name(maker.host)
     jail = f"{maker.engine}:{name}"
     rule = f"{jail}/BELL"
-    figures = delays.setdefault(maker.engine, [])
     ruled.write(jail)
     assert ruled.rules()[rule]["state"] == "waiting"
     with removed(maker, name):
         maker.run(name)
         first = ruled.armed(rule)
-        figures.append(age(first))
+        note_delay(maker.engine, age(first))
         assert first == maker.pid(name)
 
         ruled.ring(rule)
@@ -34,14 +35,14 @@ def test_a_rule_follows_its_container(ruled: Ruled, maker: Maker, delays: Delays
 
         maker.again(name)
         second = ruled.armed(rule)
-        figures.append(age(second))
+        note_delay(maker.engine, age(second))
         assert second == maker.pid(name) != first
 
         maker.remove(name)
         assert ruled.wait(rule, "waiting")["reason"] == "no such jail runs"
         maker.run(name)
         third = ruled.armed(rule)
-        figures.append(age(third))
+        note_delay(maker.engine, age(third))
         assert third == maker.pid(name) != second
 
 

@@ -7,6 +7,7 @@ from jaildaemon.engines.base import (
     NAME,
     Engine,
     EngineError,
+    Found,
     LookedUp,
     Scanned,
     Stream,
@@ -53,8 +54,21 @@ class Nspawn(Engine):
         self.ask(LIST, listed)
 
     def lookup(self, name: str, done: LookedUp) -> None:
-        """Ask for the leader."""
+        """Ask for the leader, and once more where that fails.
 
+        machinectl asks for the machine, then for its properties: one that ends in between
+        is an error of many wordings.  Asked again, it knows no such machine.
+        """
+
+        def first(answer: Found | EngineError | None) -> None:
+            if isinstance(answer, EngineError):
+                self._show(name, done)
+            else:
+                done(answer)
+
+        self._show(name, first)
+
+    def _show(self, name: str, done: LookedUp) -> None:
         def answered(answer: str | EngineError) -> None:
             if isinstance(answer, EngineError):
                 gone = "no machine" in str(answer).lower()
