@@ -351,7 +351,7 @@ def test_the_rc_script_stands_where_it_must_in_the_order() -> None:
     assert dict(keywords) == {
         "PROVIDE": "jaildaemon",
         "REQUIRE": "FILESYSTEMS syslogd",
-        "BEFORE": "jail",
+        "BEFORE": "LOGIN",
         "KEYWORD": "shutdown",
     }
 

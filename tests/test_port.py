@@ -53,6 +53,18 @@ def test_the_rc_script_of_the_port_is_the_one_there_is() -> None:
     assert named - given == {"PREFIX"}  # which the ports' own Makefile gives
 
 
+def test_the_daemon_starts_before_what_starts_jails() -> None:
+    rcorder = shutil.which("rcorder")
+    if rcorder is None:
+        pytest.skip("cannot: this system has no rcorder(8)")
+    script = str(PORT.parent / "jaildaemon.in")
+    # bastille requires jail; ezjail, iocage and AppJail, as jail itself, require LOGIN.
+    scripts = [rcorder, *map(str, Path("/etc/rc.d").iterdir()), script]
+    order = subprocess.run(scripts, capture_output=True, text=True, check=True).stdout.split()
+    assert order.index("/etc/rc.d/syslogd") < order.index(script)
+    assert order.index(script) < order.index("/etc/rc.d/LOGIN")
+
+
 def test_the_plist_has_what_the_installation_has_beside_python() -> None:
     """Compare it with tools/install.sh, whose result tests/test_packaging.py has file by file."""
     listed = (PORT / "pkg-plist").read_text(encoding="utf-8").split()
