@@ -199,7 +199,7 @@ def test_too_many_probes_are_not_killed_at_once(monkeypatch: pytest.MonkeyPatch)
     crowd = object.__new__(population.Population)
     crowd.size = population.MOST_DEATHS + 1
     with pytest.raises(Unmeasured, match="may lock up"):
-        crowd.recover()
+        crowd.recover(population.MOST_DEATHS)
 
 
 # --- the whole -------------------------------------------------------------------------
