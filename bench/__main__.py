@@ -164,6 +164,9 @@ class Bench:
         helper = statistics.median(found.helper)
         pair = {"arming": found.awaited, "arming_pipelined": found.pipelined}
         for name, rates in pair.items():
+            if rates.why:
+                self.figures[name] = missing(rates.why)
+                continue
             product, floor = rates.medians()
             more = (1 / product - 1 / floor) * 1e6
             self.figures[name] = ratio(
