@@ -2,7 +2,7 @@
 """make bench: every figure of docs/performance.md, each beside its floor, in one run.
 
     python -m bench [--quick] [--sizes N,N] [--only PART,PART] [--json FILE]
-    python -m bench --markdown FILE
+    python -m bench --markdown FILE | --draw FILE
 
 Needs root.  Whatever the figures are, the exit status is 0: they are for people.
 """
@@ -21,6 +21,7 @@ from typing import Any
 
 from bench import arming, latency, machine, peers, plot, report, scale, startup
 from bench.floor import Floor, FloorBell
+from bench.population import MOST_DEATHS
 from bench.report import Figure, missing, ratio
 from bench.rig import FAILURES, Rig, Unmeasured, rig
 
@@ -42,24 +43,35 @@ def wishes() -> argparse.Namespace:
         prog="python -m bench", description="Measure jaildaemon against its floors."
     )
     parser.add_argument("--quick", action="store_true", help="two minutes, fewer rounds and sizes")
-    parser.add_argument("--sizes", help="numbers of probes, as in 10,100")
+    parser.add_argument("--sizes", help="numbers of probes, in this order, as in 10,100")
     parser.add_argument("--rounds", type=int, help="shots of each bell")
     parser.add_argument("--idle", type=float, help="seconds to look at an idle daemon")
+    parser.add_argument(
+        "--most-deaths",
+        type=int,
+        default=MOST_DEATHS,
+        metavar="N",
+        help="kill a daemon of up to N probes; DANGER: above %(default)s a Linux kernel may lock "
+        "up for good, so only where the whole machine may be lost",
+    )
     parser.add_argument("--only", help=f"parts, of {','.join(PARTS)}")
     parser.add_argument("--no-install", action="store_true", help="install nothing")
     parser.add_argument("--emulated", action="store_true", help="say that the machine is emulated")
+    parser.add_argument("--commit", help="which this is, in a tree without its repository")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures go")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="only show this result")
+    parser.add_argument("--draw", type=Path, metavar="FILE", help="only draw this result")
     wish = parser.parse_args()
     short = wish.quick or not machine.LINUX
     sizes = wish.sizes or ("10,100" if short else "10,100,1000,3000")
-    wish.sizes = sorted({int(size) for size in sizes.split(",")})
+    wish.sizes = list(dict.fromkeys(int(size) for size in sizes.split(",")))
     wish.rounds = wish.rounds or (60 if short else 300)
     wish.idle = wish.idle or (10.0 if short else 60.0)
     wish.parts = tuple(wish.only.split(",")) if wish.only else PARTS
+    wish.emulated = wish.emulated or machine.emulated()
     if unknown := set(wish.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
-    if wish.sizes[0] < 1:
+    if min(wish.sizes) < 1:
         parser.error("a size is at least 1")
     return wish
 
@@ -152,6 +164,9 @@ class Bench:
         helper = statistics.median(found.helper)
         pair = {"arming": found.awaited, "arming_pipelined": found.pipelined}
         for name, rates in pair.items():
+            if rates.why:
+                self.figures[name] = missing(rates.why)
+                continue
             product, floor = rates.medians()
             more = (1 / product - 1 / floor) * 1e6
             self.figures[name] = ratio(
@@ -175,13 +190,18 @@ class Bench:
     def _scale(self) -> None:
         wish = self._wish
         rounds = max(1, wish.rounds // 2)
-        measured = scale.Scale(self._floor, rounds=rounds, idle_seconds=wish.idle)
+        measured = scale.Scale(
+            self._floor,
+            rounds=rounds,
+            idle_seconds=wish.idle,
+            most_deaths=wish.most_deaths,
+        )
         for size in wish.sizes:
             sys.stderr.write(f"bench: {size} probes\n")
             found: dict[str, Any] = {"size": size, "why": {}}
             self.scale.append(found)
             try:
-                measured.measure(size, found)
+                measured.measure(size, found, self.save)
             except Unmeasured as error:
                 found["why"]["all"] = str(error)
             except FAILURES as error:
@@ -194,7 +214,7 @@ class Bench:
         whole = [size for size in self.scale if "burst" in size]
         if not whole:
             return
-        largest = whole[-1]
+        largest = max(whole, key=lambda found: int(found["size"]))
         self._many(largest)
         self._burst(largest)
         self._memory(largest, next((s for s in whole if s["size"] == AT), None))
@@ -263,10 +283,10 @@ class Bench:
         """Return all of it, for the file."""
         commit, changed = machine.commit()
         noise = self.noise.verdict()
-        emulated = self._wish.emulated or machine.emulated()
+        emulated = self._wish.emulated
         return {
             "version": 1,
-            "commit": commit,
+            "commit": self._wish.commit or commit,
             "changed_since": changed,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": machine.describe(),
@@ -274,7 +294,7 @@ class Bench:
             "quick": self._wish.quick,
             "noise": noise,
             "rows": report.as_json(self.figures, worthless=worthless(noise, emulated=emulated)),
-            "scale": self.scale,
+            "scale": sorted(self.scale, key=lambda found: int(found["size"])),
             "peers": self.peers,
             "details": self.details,
         }
@@ -311,6 +331,22 @@ def lines_of(result: dict[str, Any], figures: dict[str, Figure]) -> list[str]:
     return lines
 
 
+def draw(result: dict[str, Any], path: Path, *, install: bool) -> None:
+    """Draw the result of a file beside it, if there is anything to draw, and say so."""
+    sizes = [size for size in result["scale"] if "burst" in size]
+    if not sizes:
+        return
+    try:
+        plot.have_matplotlib(install=install)
+    except Unmeasured as error:
+        print(error)
+        return
+    title = f"jaildaemon {result['commit']} on {result['machine']['kind']}"
+    title += ", emulated: no time means anything" if result["emulated"] else ""
+    plot.draw(sizes, title, path.with_suffix(".png"))
+    print(f"       and {path.with_suffix('.png')}")
+
+
 def end(number: int, _frame: FrameType | None) -> None:
     """Leave by an exception: probes must be taken down in small steps, and not be interrupted."""
     signal.signal(number, signal.SIG_IGN)
@@ -325,27 +361,25 @@ def main() -> int:
         result = json.loads(wish.markdown.read_text(encoding="ascii"))
         sys.stdout.write("\n".join(report.markdown(result)) + "\n")
         return 0
+    if wish.draw:
+        draw(json.loads(wish.draw.read_text(encoding="ascii")), wish.draw, install=False)
+        return 0
     if os.geteuid() != 0:
         sys.stderr.write("bench: needs root\n")
         return 1
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
-    name = f"{'quick' if wish.quick else 'bench'}-{machine.kind()}-{machine.commit()[0]}"
-    path: Path = wish.json or RESULTS / f"{name}.json"
+    what = ["quick" if wish.quick else "bench", machine.kind()]
+    what += ["emulated"] if wish.emulated else []
+    what.append(wish.commit or machine.commit()[0])
+    path: Path = wish.json or RESULTS / f"{'-'.join(what)}.json"
     bench = Bench(wish, path)
     bench.run()
     result = bench.result()
     print("\n".join(lines_of(result, bench.figures)))
     print(f"\nwritten to {path}")
-    sizes = [size for size in bench.scale if "burst" in size]
-    if sizes and "plot" in wish.parts:
-        try:
-            plot.have_matplotlib(install=not wish.no_install)
-            title = f"jaildaemon {result['commit']} on {result['machine']['kind']}"
-            plot.draw(sizes, title, path.with_suffix(".png"))
-            print(f"       and {path.with_suffix('.png')}")
-        except Unmeasured as error:
-            print(error)
+    if "plot" in wish.parts:
+        draw(result, path, install=not wish.no_install)
     return 0
 
 

@@ -21,6 +21,8 @@ class Rates:
 
     product: list[float] = field(default_factory=list)
     floor: list[float] = field(default_factory=list)
+    why: str = ""
+    """There are none: what the daemon refused, as when helpers in flight take too long each."""
 
     @property
     def noise(self) -> float:
@@ -40,21 +42,27 @@ class Arming:
 
 
 def measure(floor: Floor, rounds: int) -> Arming:
-    """Return the rates, taken in turn."""
+    """Return the rates, each taken between two of the floor's."""
     found = Arming()
-    ways = ((found.awaited, 1, 1), (found.pipelined, WINDOW, AT_ONCE))
     with rig() as it:
         population = Population(it, COUNT)
-        for number in range(rounds + 1):
-            for rates, window, at_once in ways:
-                one = floor.spawns_per_second(5 * COUNT, at_once)
-                seconds = population.attach(range(COUNT), window)
-                population.close()
-                other = floor.spawns_per_second(5 * COUNT, at_once)
-                if number:  # the first warms the caches
-                    rates.product.append(COUNT / seconds)
-                    rates.floor.append((one + other) / 2)
+
+        def once(rates: Rates, window: int, at_once: int, *, count: bool) -> None:
+            one = floor.spawns_per_second(5 * COUNT, at_once)
+            seconds = population.attach(range(COUNT), window)
+            population.close()
+            other = floor.spawns_per_second(5 * COUNT, at_once)
+            if count:
+                rates.product.append(COUNT / seconds)
+                rates.floor.append((one + other) / 2)
+
+        for number in range(rounds + 1):  # the first warms the caches
+            once(found.awaited, 1, 1, count=number > 0)
             helper = floor.arms_per_second(COUNT, population.jails[0])
-            if number:
-                found.helper.append(helper)
+            found.helper += [helper] if number else []
+        try:
+            for number in range(rounds + 1):
+                once(found.pipelined, WINDOW, AT_ONCE, count=number > 0)
+        except RuntimeError as error:
+            found.pipelined.why = f"it failed: {error}"
     return found

@@ -129,7 +129,8 @@ reap(int *status)
 {
 	pid_t pid = next_end();
 
-	if (waitpid(pid, status, WNOHANG) != pid)
+	/* It has ended; FreeBSD says so an instant before it can be waited for. */
+	if (waitpid(pid, status, 0) != pid)
 		err(1, "waitpid(%d)", (int)pid);
 	return pid;
 }

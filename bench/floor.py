@@ -35,7 +35,7 @@ class Floor:
         if compiler is None:
             raise Unmeasured("no C compiler; install the package gcc or clang")
         self._ring = str(directory / "ring")
-        flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra"]
+        flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", f"-I{HERE.parent / 'helper'}"]
         for name in ("floor", "floor_arm"):
             words = [compiler, *flags, "-o", str(directory / name), str(HERE / f"{name}.c")]
             done = subprocess.run(words, capture_output=True, text=True, check=False)

@@ -24,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../helper/helper.h"
+#include "helper.h"
 
 #define MOST 500
 

@@ -60,7 +60,7 @@ class Population:
 
     def patience(self) -> float:
         """Return until when all of them may take for something."""
-        return time.monotonic() + PATIENCE_SECONDS + self.size / 50
+        return time.monotonic() + PATIENCE_SECONDS * (1 + self.size / 3000)
 
     def close(self) -> None:
         """Withdraw what is left, a jail at a time."""
@@ -92,7 +92,7 @@ class Population:
             "wake_ups": machine.switches(self.daemon.pid) - before,
         }
         try:
-            found["calls"] = calls_under_strace(self.daemon.pid, seconds)
+            found["calls"] = calls_while(seconds, self.daemon.pid)
         except Unmeasured as error:
             found["calls_why"] = str(error)
         return found
@@ -110,10 +110,10 @@ class Population:
         self._look()
         return seconds, len(before & set(self.probes))
 
-    def recover(self) -> float:
+    def recover(self, most_deaths: int) -> float:
         """Kill it, start it, and return the seconds until every rule is armed again."""
-        if machine.LINUX and self.size > MOST_DEATHS:
-            raise Unmeasured(f"the kernel may lock up when over {MOST_DEATHS} probes die at once")
+        if machine.LINUX and self.size > most_deaths:
+            raise Unmeasured(f"the kernel may lock up when over {most_deaths} probes die at once")
         began = time.perf_counter()
         self.daemon.signal(signal.SIGKILL)
         self.daemon.start()
@@ -189,10 +189,33 @@ class RandomBell(Bell):
         self.ready()
 
 
-def calls_under_strace(pid: int, seconds: float) -> int:
+def calls_while(seconds: float, pid: int) -> int:
     """Return how many system calls a process makes, of which it sleeps in one when asked."""
-    if not machine.LINUX:
-        raise Unmeasured("counted by wake-ups only: no strace(1) on this system")
+    return (_under_strace if machine.LINUX else _under_ktrace)(seconds, pid)
+
+
+def _under_ktrace(seconds: float, pid: int) -> int:
+    with tempfile.TemporaryDirectory() as directory:
+        account = str(Path(directory) / "calls")
+        words = ["ktrace", "-t", "c", "-f", account, "-p", str(pid)]
+        try:
+            done = subprocess.run(words, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            raise Unmeasured("counted by wake-ups only: no ktrace(1)") from None
+        if done.returncode:
+            raise Unmeasured(f"ktrace cannot trace it: {done.stderr.strip()}")
+        time.sleep(seconds)
+        # A process that made no call leaves an empty account, and so does one not traced.
+        points = machine.output("ps", "-o", "ktrace=", "-p", str(pid))
+        subprocess.run(["ktrace", "-c", "-p", str(pid)], check=True)
+        if not int(points or "0", 16):
+            raise Unmeasured("ktrace was not at work to the end")
+        words = ["kdump", "-f", account]
+        lines = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        return sum(" CALL " in line for line in lines.splitlines())
+
+
+def _under_strace(seconds: float, pid: int) -> int:
     with tempfile.TemporaryDirectory() as directory:
         account = Path(directory) / "calls"
         words = ["strace", "-f", "-qq", "-o", str(account), "-p", str(pid)]

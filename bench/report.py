@@ -91,7 +91,7 @@ def number(value: float | None, unit: str = "") -> str:
     return f"{value:,.{digits}f} {unit}".rstrip()
 
 
-COLUMNS = (28, 11, 10, 9, 9, 13)
+COLUMNS = (26, 12, 11, 9, 9, 13)
 
 
 def _lines(cells: Sequence[str]) -> list[str]:
@@ -254,6 +254,9 @@ def markdown(result: Mapping[str, Any]) -> list[str]:
         cells = [number(None if v is None else v * factor, unit) for v in values]
         lines.append(f"| {label} | {' | '.join(cells)} |")
     peers = result["peers"]
+    if peers and all(peer.get("why") for peer in peers):
+        whys = dict.fromkeys(str(peer["why"]) for peer in peers)
+        return [*lines, "", f"Other ways to do it: {NOT_MEASURED}: {'; '.join(whys)}."]
     if peers:
         lines += ["", "| 100 endpoints | p50 | p99 | idle memory | processes | ports |"]
         lines.append("|---|---|---|---|---|---|")

@@ -26,7 +26,8 @@ from jaildaemon.core import wire
 
 JAILDAEMON = [os.environ.get("JAILDAEMON") or str(Path(sys.executable).parent / "jaildaemon")]
 LIBEXEC = Path(__file__).resolve().parent.parent / "src" / "jaildaemon" / "libexec"
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = max(60.0, float(os.environ.get("JAILDAEMON_TEST_PATIENCE", "0")))
+"""For one thing to happen; an emulated machine needs more."""
 PIPE_BYTES = 1 << 20
 """Of the daemon's log: it is read between measurements only, and must not overflow meanwhile."""
 WINDOW = 32

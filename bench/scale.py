@@ -2,6 +2,7 @@
 """The same daemon with 10, 100, 1,000 and more probes: what grows, and what stays."""
 
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,18 @@ def refuse_what_cannot_be(size: int) -> None:
 class Scale:
     """What is measured of one size."""
 
-    def __init__(self, floor: Floor | None, *, rounds: int, idle_seconds: float) -> None:
+    def __init__(
+        self, floor: Floor | None, *, rounds: int, idle_seconds: float, most_deaths: int
+    ) -> None:
         self._floor = floor
         self._rounds, self._idle_seconds = rounds, idle_seconds
+        self._most_deaths = most_deaths
 
-    def measure(self, size: int, found: dict[str, Any]) -> None:
-        """Put every figure of a size into `found`; `why` has what could not be had."""
+    def measure(self, size: int, found: dict[str, Any], save: Callable[[], None]) -> None:
+        """Put every figure of a size into `found`; `why` has what could not be had.
+
+        `save` is called before what might take long, or the machine down.
+        """
         refuse_what_cannot_be(size)
         why = found["why"]
         with rig() as it:
@@ -44,6 +51,9 @@ class Scale:
             found["jails"] = len(population.jails)
             found["arming"] = self._fill(population)
             found["memory"] = population.memory()
+            if "probe_pss_kb" not in found["memory"]:
+                why["a probe's PSS"] = "this system counts a page in full for each who maps it"
+            save()
             found["latency"] = self._latency(it, population)
             try:
                 found["idle"] = population.idle(self._idle_seconds)
@@ -51,11 +61,14 @@ class Scale:
                 why["idle"] = str(error)
             seconds, same = population.restart()
             found["restart"] = {"seconds": seconds, "same_probes": same}
+            save()
             try:
-                found["recovery"] = {"seconds": population.recover()}
+                found["recovery"] = {"seconds": population.recover(self._most_deaths)}
             except Unmeasured as error:
                 why["recovery"] = str(error)
+            save()
             found["burst"] = self._burst(it, population)
+            save()
             found["rss_after_kb"] = machine.memory_kb(population.daemon.pid)["Rss"]
             population.close()
 

@@ -186,6 +186,13 @@ def test_a_result_becomes_tables_of_markdown() -> None:
     assert len(rows_of([line.removesuffix(" |") for line in tables])) >= len(ROWS)
 
 
+def test_ways_none_of_which_was_measured_are_no_table() -> None:
+    lines = report.markdown(result(peers=PEERS[1:] * 2))
+    why = "no webhook; install the package webhook"
+    assert lines[-1] == f"Other ways to do it: not measured: {why}."
+    assert not any("100 endpoints" in line for line in lines)
+
+
 def test_without_matplotlib_the_reader_learns_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -199,7 +206,7 @@ def test_too_many_probes_are_not_killed_at_once(monkeypatch: pytest.MonkeyPatch)
     crowd = object.__new__(population.Population)
     crowd.size = population.MOST_DEATHS + 1
     with pytest.raises(Unmeasured, match="may lock up"):
-        crowd.recover()
+        crowd.recover(population.MOST_DEATHS)
 
 
 # --- the whole -------------------------------------------------------------------------
@@ -209,7 +216,7 @@ def test_the_smallest_form_runs(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root makes jails; run the tests as root")
     file = tmp_path / "bench.json"
-    words = "--quick --sizes 3 --rounds 1 --idle 0.1 --no-install --only"
+    words = "--quick --sizes 3 --rounds 1 --idle 0.1 --no-install --commit 0123abcd --only"
     argv = [
         sys.executable,
         "-m",
@@ -222,6 +229,8 @@ def test_the_smallest_form_runs(tmp_path: Path) -> None:
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(file.read_text(encoding="ascii"))
+    assert found["commit"] == "0123abcd"
+    assert found["emulated"] == machine.emulated()
     assert found["scale"][0]["burst"]["lost"] == found["scale"][0]["burst"]["twice"] == 0
     assert found["scale"][0]["restart"]["same_probes"] == 3
     assert found["rows"]["daemon_memory"]["value"] > 1
@@ -236,6 +245,10 @@ def test_the_smallest_form_runs(tmp_path: Path) -> None:
 def test_other_ways_are_measured_in_the_same_container() -> None:
     if os.geteuid() != 0:
         pytest.skip("only root makes jails; run the tests as root")
+    if not machine.LINUX:
+        (ours,) = peers.measure(1, (peers.Ours,), install=False)
+        assert ours["why"].startswith("compared on Linux only")
+        return
     ours, loop = peers.measure(1, (peers.Ours, peers.Loop), install=False)
     assert (ours["processes"], ours["ports"]) == (peers.ENDPOINTS + 1, 0)
     assert (loop["processes"], loop["ports"]) == (peers.ENDPOINTS, 0)

@@ -2,6 +2,7 @@
 """`jaildaemon restart`: the daemon replaces itself, and nobody in a jail can tell."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -188,6 +189,24 @@ def test_a_broken_new_version_is_found_out(world: World, copied: Path) -> None:
     assert daemon.probe(rule) == probe
     daemon.ring(rule)
     assert fifo.line() == "ran"
+
+
+def test_a_new_version_that_hangs_is_ended(world: World, copied: Path) -> None:
+    daemon = world.daemon
+    daemon.wait(" serves ")  # so that restart() waits for the new program's
+    rule = daemon.attach(world.jail().jail, "true", respawn="after")
+    probe = daemon.probe(rule)
+    handover = copied / "daemon" / "handover.py"
+    text = handover.read_text(encoding="utf-8")
+    impatient = re.sub("REHEARSAL_SECONDS = .*", "REHEARSAL_SECONDS = 1.0", text)
+    handover.write_text(impatient, encoding="utf-8")
+    restart(daemon)
+    hanging = impatient.replace("    history = History()", "    signal.pause()")
+    handover.write_text(hanging, encoding="utf-8")
+    with pytest.raises(Refused, match=r"not done after 1 s \(the old one runs on\)") as refused:
+        daemon.call("Restart")
+    assert "the rehearsal failed (SIGKILL)" in str(refused.value)
+    assert daemon.probe(rule) == probe
 
 
 def test_a_program_that_others_can_write_is_not_executed(world: World, copied: Path) -> None:

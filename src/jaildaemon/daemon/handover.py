@@ -28,7 +28,9 @@ from jaildaemon.errors import JaildaemonError, Refused
 
 VARIABLE = "JAILDAEMON_HANDOVER"
 """In the environment of the exec: "FD" or, for the rehearsal, "rehearse FD"."""
-REHEARSAL_SECONDS = 20.0
+REHEARSAL_SECONDS = 120.0
+"""The daemon works on meanwhile: it only ends a new version that hangs.  A busy machine, or a
+journal of ten thousand rules, may take many seconds."""
 STAYS = "the old one runs on"
 QUIET_SECONDS = 0.01
 """Between two looks for a moment with no arming in flight."""
@@ -171,9 +173,12 @@ class Restart:
             return
         finally:
             os.close(fd)
-        late = self._backend.watcher.call_in(
-            REHEARSAL_SECONDS, lambda: os.kill(child.pid, signal.SIGKILL)
-        )
+
+        def end() -> None:
+            self._errors.write(f"not done after {REHEARSAL_SECONDS:.0f} s\n".encode("ascii"))
+            os.kill(child.pid, signal.SIGKILL)
+
+        late = self._backend.watcher.call_in(REHEARSAL_SECONDS, end)
 
         def ended(death: Death) -> None:
             child.returncode = death.status if death.signal is None else -death.signal
