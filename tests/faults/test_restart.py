@@ -21,6 +21,7 @@ PACKAGE = Path(jaildaemon.__file__).parent
 
 def restart(daemon: Daemon) -> None:
     """Restart it, and return when the new program serves."""
+    daemon.pass_over()  # the first program's " serves "
     daemon.call("Restart")
     assert int(daemon.wait(" serves ").rpartition(" ")[2]) == daemon.pid
 
@@ -193,7 +194,6 @@ def test_a_broken_new_version_is_found_out(world: World, copied: Path) -> None:
 
 def test_a_new_version_that_hangs_is_ended(world: World, copied: Path) -> None:
     daemon = world.daemon
-    daemon.wait(" serves ")  # so that restart() waits for the new program's
     rule = daemon.attach(world.jail().jail, "true", respawn="after")
     probe = daemon.probe(rule)
     handover = copied / "daemon" / "handover.py"

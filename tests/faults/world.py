@@ -213,6 +213,11 @@ class Daemon:
             assert data, "the daemon died:\n" + "\n".join(self.log[-40:])
             self._take(data)
 
+    def pass_over(self) -> None:
+        """Have `wait` look only at what is said from now on."""
+        self._drain()
+        self._seen = len(self.log)
+
     def _drain(self) -> None:
         pipe = None if self._process is None else self._process.stderr
         while pipe is not None and not pipe.closed and select.select([pipe], [], [], 0)[0]:
