@@ -2,8 +2,10 @@
 """FreeBSD jails with an attacker in them, and the naive daemon."""
 
 import contextlib
+import ctypes
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -20,6 +22,9 @@ from tests.helper.parent import wait_readable
 NAIVE = HERE / "naive_freebsd.py"
 LOOKS = 1000
 """How often ps(1) looks, at most."""
+LIBC = ctypes.CDLL(None, use_errno=True)
+KERN_PROC_PID = (1, 14, 1)  # sys/sysctl.h
+KINFO_SIZE, KI_RUNTIME = 1088, 328  # sys/user.h
 
 
 class Naive(NaiveTalker):
@@ -103,6 +108,21 @@ def shows(pid: int, what: str, wanted: str) -> bool:
         if done.stdout.startswith(wanted):
             return True
     return False
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return what a process has used of a processor; needs no new one, as ps(1) would."""
+    name = (ctypes.c_int * 4)(*KERN_PROC_PID, pid)
+    kinfo, size = ctypes.create_string_buffer(KINFO_SIZE), ctypes.c_size_t(KINFO_SIZE)
+    assert LIBC.sysctl(name, len(name), kinfo, ctypes.byref(size), None, 0) == 0
+    (microseconds,) = struct.unpack_from("=Q", kinfo, KI_RUNTIME)
+    return float(microseconds) / 1e6
+
+
+def jail_name(jid: int) -> str:
+    """Return the name of a jail."""
+    named = ["jls", "-j", str(jid), "name"]
+    return subprocess.run(named, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def make_jail(*parameters: str) -> int:

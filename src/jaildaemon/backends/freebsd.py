@@ -32,7 +32,8 @@ from jaildaemon.errors import JaildaemonError, NotPermitted, Refused
 
 assert sys.platform.startswith("freebsd")
 
-from jaildaemon.backends.freebsd_jails import INIT_PID, FreeBSDJail, Jails, start_since_boot
+from jaildaemon.backends.freebsd_census import INIT_PID, start_since_boot
+from jaildaemon.backends.freebsd_jails import FreeBSDJail, Jails
 from jaildaemon.backends.freebsd_watcher import FreeBSDWatcher
 
 NO_UID = 2**32 - 1  # what no process has

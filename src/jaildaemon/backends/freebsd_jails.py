@@ -9,7 +9,6 @@ credentials hold the jid, kern_jail.c), nor while a process that lived in it
 then lives in it now.
 """
 
-import contextlib
 import errno
 import os
 import signal
@@ -23,19 +22,15 @@ from jaildaemon.errors import NoSuchJail, Refused
 
 assert sys.platform.startswith("freebsd")
 
+from jaildaemon.backends.freebsd_census import Census, Start, lives
 from jaildaemon.backends.freebsd_watcher import FreeBSDWatcher
 
 JAIL_HINT = "-j takes the jid or the name of a running jail, see jls(8)"
 JAIL_MAX = 999_999  # sys/jail.h
-INIT_PID = 1
-WITNESSES = 8
-"""How many of a jail's oldest processes are remembered.  One that lives on is enough."""
 SNAPSHOT_SECONDS = 1.0
 """How old a list of all processes may be: a burst of triggers must not make one each."""
 GRACE_SECONDS = 2.0
 """Until we look who else is in a jail, and before we believe that it is nobody."""
-
-Start = tuple[int, int]
 
 
 class Prison:
@@ -49,9 +44,11 @@ class Prison:
         """Verified to be in it, and not reaped."""
         self.verified = False
         """Whether there ever was such a probe."""
-        self.pinned_since = 0.0
+        self.found = self.pinned_since = time.monotonic()
         self.witnesses: dict[int, Start] = {}
-        """Pid and start time of residents; once there were some, there always are."""
+        """Pid and start time of residents, the last ones seen."""
+        self.lived_in = False
+        """Whether there ever were some, or may have been."""
         self.companion = 0
         """The process whose end we wait for, or 0."""
         self.look_due = False
@@ -109,29 +106,11 @@ class FreeBSDJail(Jail):
             self._jails.forget(self.prison)
 
 
-def start_since_boot(process: libc.ProcessFacts) -> Start:
-    """Return when a process was started, in seconds and microseconds after the boot."""
-    # The kernel adds the boot time, which moves when the clock is set.
-    boot = libc.boot_time()
-    seconds, microseconds = process.start[0] - boot[0], process.start[1] - boot[1]
-    # As one number: how it is carried would depend on the clock.
-    return divmod(seconds * 1_000_000 + microseconds, 1_000_000)
-
-
 def _are_witnesses(value: object) -> TypeGuard[list[list[int]]]:
     """Say whether this, out of the journal, is a list of pids with their start times."""
     return isinstance(value, list) and all(
         isinstance(each, list) and [type(number) for number in each] == [int] * 3 for each in value
     )
-
-
-def _lives(pid: int, start: Start, jid: int) -> bool:
-    """Say whether that very process still lives in jail `jid`."""
-    try:
-        process = libc.process(pid)
-    except OSError:
-        return False
-    return not process.zombie and process.jid == jid and start_since_boot(process) == start
 
 
 class Jails:
@@ -147,7 +126,7 @@ class Jails:
         self._serial = 0
         self._descriptors = True
         """Until this kernel has been found to have none (before 15)."""
-        self._snapshot: tuple[float, list[libc.ProcessFacts]] = (0.0, [])
+        self.census = Census()
 
     # --- finding -----------------------------------------------------------------
 
@@ -220,14 +199,10 @@ class Jails:
 
     def witnesses(self, prison: Prison) -> dict[int, Start]:
         """Return some of the jail's processes, by which a later daemon can know it again."""
-        if not prison.probes:
-            # What has just been made has no process in a list of before.
-            prison.pinned_since = time.monotonic()
         try:
-            found = sorted(self.others(prison), key=lambda p: p.start)
+            return self.census.seen(prison.jid, max(prison.found, self.census.sparing()))
         except OSError:
             return {}  # then a later daemon will not know it again
-        return {p.pid: start_since_boot(p) for p in found[:WITNESSES]}
 
     def recover(self, identity: dict[str, object], probe: int | None = None) -> FreeBSDJail:
         """Find the very jail of this identity, in this boot; NoSuchJail says why not."""
@@ -239,7 +214,7 @@ class Jails:
         same = (prison.name, prison.path) == (identity.get("name"), identity.get("path"))
         if same and probe is not None and self._is_home(prison, probe):
             return jail
-        if same and any(_lives(pid, (sec, usec), prison.jid) for pid, sec, usec in witnesses):
+        if same and any(lives(pid, (sec, usec), prison.jid) for pid, sec, usec in witnesses):
             return jail
         jail.close()
         why = "no process of it is left to tell it from a later jail of the same jid"
@@ -296,7 +271,7 @@ class Jails:
         """Say whether the jail of this jid, name and path is still `prison` (13 and 14)."""
         if any(self._watcher.watches(pid) for pid in prison.probes):
             return True
-        if not prison.witnesses:
+        if not prison.lived_in:
             # A jail in which nobody was ever seen to live.  It could only be
             # taken for one that the host's administrator has made with the same
             # jid, name and path; to refuse would make -r useless in it.
@@ -304,7 +279,7 @@ class Jails:
         return self._witnessed(prison)
 
     def _witnessed(self, prison: Prison) -> bool:
-        return any(_lives(pid, start, prison.jid) for pid, start in prison.witnesses.items())
+        return any(lives(pid, start, prison.jid) for pid, start in prison.witnesses.items())
 
     def _before_reap(self, pid: int) -> None:
         """Take note of who lives in the jail while a dead probe of ours still holds its jid."""
@@ -312,43 +287,20 @@ class Jails:
         if prison is None:
             return
         if prison.desc < 0 and not self._witnessed(prison) and prison.look() is not None:
-            with contextlib.suppress(OSError):  # unknown: the old ones, all dead, prove nothing
-                prison.witnesses = self._residents(prison) or prison.witnesses
+            try:
+                since = self._recently(prison)
+                found = self.census.seen(prison.jid, since, residents=True)
+                prison.witnesses = found or prison.witnesses
+                prison.lived_in |= bool(found)
+            except OSError:
+                prison.lived_in = True  # unknown: the old ones, if any, are dead and prove nothing
         prison.probes.discard(pid)
 
-    def _residents(self, prison: Prison) -> dict[int, Start]:
-        """Return the jail's oldest processes, without its visitors.
-
-        Who came by jexec(8) has an ancestor outside, and goes again; who lives
-        there was left to init.
-        """
-        everybody = {process.pid: process for process in self._processes(prison.pinned_since)}
-        known = {INIT_PID: True}
-
-        def lives_there(process: libc.ProcessFacts) -> bool:
-            # Each is asked once: a jail may have thousands, each the child of another.
-            pid, path = process.pid, []
-            while pid not in known:
-                # A circle ends here, too: the list is not made in one instant.
-                known[pid] = False
-                asked = everybody.get(pid)
-                if asked is None or asked.jid != prison.jid or asked.zombie:
-                    break
-                path.append(pid)
-                pid = asked.ppid
-            known.update(dict.fromkeys(path, known[pid]))
-            return known[process.pid]
-
-        inside = [process for process in everybody.values() if process.jid == prison.jid]
-        found = sorted(filter(lives_there, inside), key=lambda p: p.start)
-        return {p.pid: start_since_boot(p) for p in found[:WITNESSES]}
-
-    def _processes(self, since: float) -> list[libc.ProcessFacts]:
-        """Return all processes, as they were at some time after `since`; OSError."""
-        now = time.monotonic()
-        if self._snapshot[0] < max(since, now - SNAPSHOT_SECONDS):
-            self._snapshot = (now, libc.processes())
-        return self._snapshot[1]
+    @staticmethod
+    def _recently(prison: Prison) -> float:
+        """Return the time that a list of all processes must be of, to be believed by itself."""
+        # Before it was pinned, a jail of its jid may have been another.
+        return max(prison.pinned_since, time.monotonic() - SNAPSHOT_SECONDS)
 
     # --- the end of a jail that does not persist -----------------------------------
 
@@ -362,20 +314,25 @@ class Jails:
         prison.look_due = False
         if not (prison.handles and prison.probes):
             return  # nothing of ours keeps it; the next probe begins anew
-        # The oldest is the likeliest to last.  When it ends, there may be others.
+        pause = self.census.pause()
+        if pause and self.census.must_list(prison.jid, self._recently(prison)):
+            self._look_later(prison, looked=looked, seconds=pause)
+            return
         try:
             others = self.others(prison)
         except OSError:
             self._look_later(prison)
             return
-        for companion in sorted(others, key=lambda p: p.start):
+        # The oldest is the likeliest to last.  When it ends, there may be others.
+        for pid in others:
             try:
-                self._watcher.watch_stranger(
-                    companion.pid, prison, lambda _: self._look_later(prison)
-                )
+                self._watcher.watch_stranger(pid, prison, lambda _: self._look_later(prison))
             except OSError:
                 continue  # ESRCH: it has ended in this instant
-            prison.companion = companion.pid
+            prison.companion = pid
+            return
+        if others:
+            self._look_later(prison)  # there may be more than were remembered
             return
         facts = prison.look()
         if facts is None or facts.persist:
@@ -387,14 +344,12 @@ class Jails:
         for pid in prison.probes:
             self._watcher.signal_process(pid, signal.SIGKILL)
 
-    def _look_later(self, prison: Prison, *, looked: bool = False) -> None:
+    def _look_later(
+        self, prison: Prison, *, looked: bool = False, seconds: float = GRACE_SECONDS
+    ) -> None:
         prison.companion, prison.look_due = 0, True
-        self._watcher.call_in(GRACE_SECONDS, lambda: self._watch_end(prison, looked=looked))
+        self._watcher.call_in(seconds, lambda: self._watch_end(prison, looked=looked))
 
-    def others(self, prison: Prison) -> list[libc.ProcessFacts]:
-        """Return the living processes of the jail that are not our children."""
-        return [
-            process
-            for process in self._processes(prison.pinned_since)
-            if process.jid == prison.jid and process.ppid != self._pid and not process.zombie
-        ]
+    def others(self, prison: Prison) -> dict[int, Start]:
+        """Return some living processes of the jail that are not our children; OSError."""
+        return self.census.seen(prison.jid, self._recently(prison))

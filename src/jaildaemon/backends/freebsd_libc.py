@@ -12,7 +12,9 @@ import os
 import socket
 import struct
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 assert sys.platform.startswith("freebsd")
 
@@ -135,8 +137,7 @@ def _sysctl(name: tuple[int, ...], buffer: "ctypes.Array[ctypes.c_char] | None")
     return size.value
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessFacts:
+class ProcessFacts(NamedTuple):
     """Fields of struct kinfo_proc (sys/user.h).  `jid` is 0 for our own jail, or for the host."""
 
     pid: int
@@ -151,14 +152,12 @@ KINFO = struct.Struct("=i 68x ii 256x qq 36x B 203x i 492x")
 """At 0, 72, 336, 388 and 592 the fields that we need.  A jail may have thousands listed."""
 
 
-def _described(kinfo: bytes) -> list[ProcessFacts]:
-    found = []
+def _described(kinfo: "bytes | memoryview") -> Iterator[ProcessFacts]:
     for size, pid, ppid, seconds, microseconds, state, jid in KINFO.iter_unpack(kinfo):
         if size != KINFO_SIZE:
             # Another layout: nothing of it can be trusted.
             raise OSError(f"struct kinfo_proc has {size} bytes, not {KINFO_SIZE}")
-        found.append(ProcessFacts(pid, ppid, (seconds, microseconds), state == SZOMB, jid))
-    return found
+        yield ProcessFacts(pid, ppid, (seconds, microseconds), state == SZOMB, jid)
 
 
 def process(pid: int) -> ProcessFacts:
@@ -169,13 +168,13 @@ def process(pid: int) -> ProcessFacts:
     return found
 
 
-def processes() -> list[ProcessFacts]:
+def processes() -> Iterator[ProcessFacts]:
     """Describe every process; sysctl kern.proc.proc.  ENOMEM: they have doubled meanwhile."""
     name = (CTL_KERN, KERN_PROC, KERN_PROC_PROC)
-    # Room for what is born between the two calls.
+    # Room for what is born between the two calls; the first costs next to nothing.
     buffer = ctypes.create_string_buffer(_sysctl(name, None) * 3 // 2)
     size = _sysctl(name, buffer)
-    return _described(buffer.raw[: size - size % KINFO_SIZE])
+    return _described(memoryview(buffer)[: size - size % KINFO_SIZE])
 
 
 def boot_time() -> tuple[int, int]:
