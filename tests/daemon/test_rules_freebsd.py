@@ -41,6 +41,11 @@ class Named:
         """Remove one."""
         subprocess.run(["jail", "-q", "-r", name], check=True)
 
+    def known(self, jid: int) -> bool:
+        """Say whether a jail has this jid, which it keeps while it is dying."""
+        shown = ["jls", "-d", "-j", str(jid)]
+        return subprocess.run(shown, check=False, capture_output=True).returncode == 0
+
     def close(self) -> None:
         """Remove what is left."""
         for name in reversed(self._names):
@@ -103,6 +108,7 @@ def test_a_jail_that_is_made_again_with_the_same_jid_is_another(
     ruled.lines.wait_for("bell: armed in jail ")
     first = rules(ruled)["bell"]["probe_pid"]
     named.end(named.prefix)
+    wait_until(lambda: not named.known(jid), f"jid {jid} is free")
     assert named.begin(named.prefix, f"jid={jid}") == jid
     ruled.lines.wait_for("bell: armed in jail ")
     seen = wait_state(ruled, "bell", "armed")

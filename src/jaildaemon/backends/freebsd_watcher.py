@@ -12,7 +12,8 @@ from jaildaemon.backends.base import Death, Watcher
 
 assert sys.platform.startswith("freebsd")
 
-RETRY_SECONDS = 0.01
+RETRY_SECONDS = 0.001
+"""The first wait for what is about to be a zombie.  Until it is reaped it holds its jail's jid."""
 RETRY_LONGEST = 1.0
 MAX_EVENTS = 256
 """Taken at a time.  What is left waits in the kernel; 64 bytes each."""
