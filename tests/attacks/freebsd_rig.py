@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """FreeBSD jails with an attacker in them, and the naive daemon."""
 
-import contextlib
 import ctypes
 import os
 import signal
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.attacks.rig import HERE, LONGEST_SECONDS, STRICT, Daemon, build
+from tests.attacks.rig import HERE, STRICT, Daemon, build
 from tests.attacks.talker import NaiveTalker, Talker
 from tests.helper.parent import wait_readable
 
@@ -31,8 +30,8 @@ class Naive(NaiveTalker):
     """naive_freebsd.py, running: the daemon that each attack must win against first."""
 
     def __init__(self, jid: int, wrap: Iterable[str | Path] = ()) -> None:
-        self._serves = False
         super().__init__(sys.executable, NAIVE, str(jid), wrap=wrap)
+        self.own = self.pid
 
     def serve(self, count: int) -> list[int]:
         """Fork probes, and have it ring from now on whenever one of them is gone."""
@@ -50,17 +49,6 @@ class Naive(NaiveTalker):
         os.kill(other, signal.SIGHUP)
         assert shows(other, "state", "Z")  # dead, and nobody looks
         return shows(self.pid, "wchan", "wait") and self.silent()
-
-    def close(self) -> None:
-        """End it and its probes."""
-        if self._process.poll() is None:
-            if self._serves:
-                os.kill(self.pid, signal.SIGTERM)
-            else:
-                with contextlib.suppress(BrokenPipeError):  # it was told already
-                    self.say("end")
-            self._process.wait(LONGEST_SECONDS)
-        super().close()
 
 
 class Bell:

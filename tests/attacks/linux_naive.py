@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """naive.py, running: the daemon that each attack must win against first."""
 
-import contextlib
 import os
 import signal
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 assert sys.platform == "linux"
 
 from tests.attacks.cage import Cage
-from tests.attacks.rig import HERE, LONGEST_SECONDS, SECRET
+from tests.attacks.rig import HERE, SECRET
 from tests.attacks.talker import NaiveTalker
 from tests.helper.parent import status
 
@@ -27,7 +26,6 @@ class Naive(NaiveTalker):
     def __init__(self, cage: Cage, directory: Path, wrap: Iterable[str | Path] = ()) -> None:
         (directory / "host-secret").write_text(SECRET, encoding="ascii")
         self._caps = cage.plan.caps
-        self._serves = False
         super().__init__(
             sys.executable, "-S", NAIVE, str(cage.init), f"{self._caps:x}", directory, wrap=wrap
         )
@@ -75,17 +73,6 @@ class Naive(NaiveTalker):
         """Say whether it gets to a waitpid(2) and stays in it."""
         path = Path(f"/proc/{self.own}/syscall")
         return any(path.read_text(encoding="ascii").split()[0] == WAIT4 for _ in range(LOOKS))
-
-    def close(self) -> None:
-        """End it and its probes."""
-        if self._process.poll() is None:
-            if self._serves:
-                os.kill(self.own, signal.SIGTERM)
-            else:
-                with contextlib.suppress(BrokenPipeError):  # it was told already
-                    self.say("end")
-            self._process.wait(LONGEST_SECONDS)
-        super().close()
 
 
 def wait_state(pid: int, letter: str) -> None:

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A program that is told lines and answers with lines: an attacker, or the naive daemon."""
 
+import contextlib
 import os
 import select
+import signal
 import subprocess
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -80,6 +83,25 @@ class Talker:
 
 class NaiveTalker(Talker):
     """The naive daemon of either system, where both say the same."""
+
+    own = 0
+    """Its number, whatever it is wrapped in."""
+    _serves = False
+
+    def close(self) -> None:
+        """End it and its probes."""
+        if self._process.poll() is None and not self._serves:
+            with contextlib.suppress(BrokenPipeError):  # it was told already
+                self.say("end")
+            self._process.wait(LONGEST_SECONDS)
+        end = time.monotonic() + LONGEST_SECONDS
+        while self._process.poll() is None:
+            assert time.monotonic() < end, "it does not end"
+            # Once is not enough: Python forgets to look between its last look and waitpid(2).
+            os.kill(self.own, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(1)
+        super().close()
 
     def rang(self) -> int:
         """Wait until it rings; return the pid of the probe that follows, 0 without one."""
