@@ -9,6 +9,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
+# Generic over the configuration of a builder, of which nothing is used.
 class HelperHook(BuildHookInterface):  # type: ignore[type-arg]
     """Runs helper/build.sh and marks the wheel as this platform's."""
 

@@ -155,7 +155,7 @@ class FreeBSDBackend(Backend):
             os.close(their_go)
         return Spawned(pid, pid, status_fd, go_fd)
 
-    def probe_reported(self, jail: Jail, untrusted_pid: int) -> int:  # noqa: ARG002
+    def probe_reported(self, jail: Jail, untrusted_pid: int) -> int:  # noqa: ARG002 - none is right
         """Refuse: the helper is the probe, and reports no pid."""
         raise ArmingError("attach", jail.name, "the helper reported a pid, and has none to report")
 
@@ -200,11 +200,11 @@ class FreeBSDBackend(Backend):
                 return ArmingError("attach", jail.name, why, "restart the daemon")
         return ArmingError("attach", jail.name, why)
 
-    def strays(self, jail: Jail) -> list[int]:  # noqa: ARG002
+    def strays(self, jail: Jail) -> list[int]:  # noqa: ARG002 - whatever jail
         """Return none: the helper is the probe, so its pid is known from the start."""
         return []
 
-    def first_limits(self, *, room: bool = False) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
+    def first_limits(self, *, room: bool = False) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002 - always
         """Do nothing: we raise no limit of our own, for an armed probe costs no descriptor."""
         return contextlib.nullcontext()
 

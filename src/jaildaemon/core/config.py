@@ -139,12 +139,14 @@ def policy_of(fields: Fields) -> tuple[Policy, list[tuple[str, str]]]:
     problems = []
     for name, value in list(given.items()):
         try:
+            # mypy cannot see that each has been found to be of its type by now.
             make_policy(**{name: value})  # type: ignore[arg-type]
         except Refused as error:
             value_and_why = f"{error.on.removeprefix(name).strip()} {error.why}".strip()
             problems.append((name, value_and_why))
             del given[name]
     given.setdefault("respawn", DEFAULT_RESPAWN)
+    # The same values, less those that it refused.
     return make_policy(**given), problems  # type: ignore[arg-type]
 
 

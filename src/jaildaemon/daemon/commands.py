@@ -120,6 +120,7 @@ class Command:
         null_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         try:
             with self._backend.first_limits(room=True):
+                # mypy cannot see which arguments **user has.
                 process = subprocess.Popen(  # type: ignore[call-overload]
                     [SHELL, "-c", command],
                     stdin=null_fd,

@@ -107,16 +107,6 @@ class Runner:
         journal, rule = self._hub.journal, run.member.rule
         if run.id in self._doomed:
             return
-        records = [journal.record("start", rule=rule.id, run=run.id)]
-        if run.id not in self._recorded:
-            records.insert(0, self._trigger(run))
-        try:
-            journal.append(*records)
-        except OSError as error:
-            self._refuse_soon(run, f"the journal cannot be written: {error.strerror}")
-            return
-        self._recorded.add(run.id)
-        # What can be done after the start is done then: the one who rang waits for it.
         jail = self._hub.jail_of(run)
         values = {
             "JID": str(jail.number),
@@ -126,8 +116,17 @@ class Runner:
             "RULE": rule.id,
             "RUN": run.id,
         }
-        began = self._hub.now()
         command = Command(self._hub.backend, self._ring(run))
+        records = [journal.record("start", rule=rule.id, run=run.id)]
+        if run.id not in self._recorded:
+            records.insert(0, self._trigger(run))
+        try:
+            journal.append(*records)
+        except OSError as error:
+            self._refuse_soon(run, f"the journal cannot be written: {error.strerror}")
+            return
+        self._recorded.add(run.id)
+        began = self._hub.now()
         try:
             command.start(
                 rule.command,
@@ -142,7 +141,7 @@ class Runner:
             self._refuse_soon(run, f"/bin/sh cannot be started: {why}")
             return
         finally:
-            journal.learn(*records)
+            journal.learn(*records)  # only now: whoever rang waits for the start
         self._commands[run.id] = command
         self._watch_timeout(run, command)
         self._keep(run, "pid", pid=command.pid)
