@@ -38,22 +38,27 @@ def wait_readable(fd: int) -> None:
 
 def wait_child(pid: int) -> tuple[str, int]:
     """Reap our child: ("exit", status) or ("signal", number)."""
-    for _ in range(int(LONGEST_SECONDS * 100)):
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            if os.WIFSIGNALED(status):
-                return "signal", os.WTERMSIG(status)
-            return "exit", os.WEXITSTATUS(status)
-        wait_dead(pid)
-    raise AssertionError("it never ended")
+    end = time.monotonic() + LONGEST_SECONDS
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+    try:
+        while True:
+            found, status = os.waitpid(pid, os.WNOHANG)
+            if found:
+                break
+            assert time.monotonic() < end, "it never ended"
+            _wait_for_news(pid)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if os.WIFSIGNALED(status):
+        return "signal", os.WTERMSIG(status)
+    return "exit", os.WEXITSTATUS(status)
 
 
-def wait_dead(pid: int) -> None:
-    """Return when `pid` is dead, a zombie at least; or soon, where the system cannot tell."""
+def _wait_for_news(pid: int) -> None:
+    """Return when `pid` may have become ours to reap; or soon, where the system cannot tell."""
     if sys.platform == "linux":
-        pidfd = os.pidfd_open(pid)
-        wait_readable(pidfd)
-        os.close(pidfd)
+        # Not a pidfd: of one that is traced it tells the death, which the tracer reaps first.
+        signal.sigtimedwait([signal.SIGCHLD], LONGEST_SECONDS)
     else:
         queue = select.kqueue()
         event = select.kevent(pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT)
