@@ -13,6 +13,9 @@
  * byte: TAKEN, or FULL where it could not be (the daemon still has the pipe),
  * and later ENDED.  Without the socket and without a pipe there is nothing to do.
  *
+ * A token alone asks how far we are, and is answered FULL.  What was written to a
+ * pipe before it was sent has been kept by then, as the pipes are read first.
+ *
  * The file: eight bytes, little endian, how much was read in all; then a ring.
  */
 #include <sys/types.h>

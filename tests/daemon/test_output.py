@@ -63,6 +63,8 @@ class Place:
         """End everything; no reader may be left."""
         for write_fd in self.ends:
             os.close(write_fd)
+        for pid in self.watcher.children():
+            os.kill(pid, signal.SIGCONT)  # that a failed test left stopped
         self.until(lambda: self.watcher.children() == [])
         self.watcher.close()
 
@@ -155,8 +157,7 @@ def test_after_a_reader_was_killed_another_takes_over(
     lost, _ = place.output("lost")
     place.readers.take(lost)
     place.until(lambda: lost.has_reader)
-    (pid,) = place.watcher.children()
-    os.kill(pid, signal.SIGSTOP)
+    pid = stopped_reader(place)
     waiting, write_fd = place.output("waiting")
     place.readers.take(waiting)
     os.write(write_fd, b"all")
@@ -166,6 +167,69 @@ def test_after_a_reader_was_killed_another_takes_over(
     place.end(write_fd)
     assert read_of(place, waiting) == b"all"
     assert read_of(place, lost) == b"", "its end is not waited for"
+
+
+def stopped_reader(place: Place) -> int:
+    """Stop the one reader; return its pid."""
+    (pid,) = place.watcher.children()
+    os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED)
+    return pid
+
+
+@pytest.mark.parametrize("taken", [True, False], ids=["taken", "handed over"])
+def test_what_was_written_in_time_is_kept_however_late_it_is_read(
+    place: Place, monkeypatch: pytest.MonkeyPatch, *, taken: bool
+) -> None:
+    monkeypatch.setattr(outputs, "OUTPUT_SECONDS", 0.01)
+    first, _ = place.output("first")
+    place.readers.take(first)
+    place.until(lambda: first.has_reader)
+    late, write_fd = place.output("late")
+    if taken:
+        place.readers.take(late)
+        place.until(lambda: late.has_reader)
+    pid = stopped_reader(place)
+    if not taken:
+        place.readers.take(late)
+    os.write(write_fd, b"in time")  # whose end is not closed: a jail's daemon has it
+    kept: list[bytes] = []
+    late.when_read(lambda ring: kept.append(take_ring(Path(ring))))
+    over: list[bool] = []
+    place.watcher.call_in(0.05, lambda: over.append(True))  # after the other deadline
+    place.until(lambda: bool(over))
+    assert kept == []
+    os.kill(pid, signal.SIGCONT)
+    place.until(lambda: bool(kept))
+    assert kept == [b"in time"]
+
+
+def test_an_output_that_ends_while_its_reader_is_asked_is_given_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outputs, "OUTPUT_SECONDS", 0.01)
+    output, write_fd = place.output("silent")
+    place.readers.take(output)
+    place.until(lambda: output.has_reader)
+    pid = stopped_reader(place)
+    kept: list[str] = []
+    output.when_read(kept.append)
+    over: list[bool] = []
+    place.watcher.call_in(0.05, lambda: over.append(True))  # after the other deadline
+    place.until(lambda: bool(over))
+    place.end(write_fd)
+    os.kill(pid, signal.SIGCONT)  # it tells the end first, then answers
+    place.until(lambda: place.watcher.children() == [])
+    assert kept == [output.ring]
+
+
+def test_an_output_whose_reader_cannot_be_asked_is_taken_as_it_is(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outputs, "OUTPUT_SECONDS", 0.01)
+    adopted = Output(place.backend, str(place.directory / "adopted"))
+    Path(adopted.ring).write_bytes((3).to_bytes(8, "little") + b"old")
+    assert read_of(place, adopted) == b"old"
 
 
 def lone_reader() -> tuple[socket.socket, subprocess.Popen[bytes]]:

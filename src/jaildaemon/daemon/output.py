@@ -22,6 +22,7 @@ RETRY_SECONDS = 1.0
 LINGER_SECONDS = 1.0
 """How long a reader that has nothing to read waits for more."""
 OUTPUT_SECONDS = 1.0
+"""After its command's end an output that somebody still holds is taken as it is."""
 OUTPUT_READER = Path(__file__).resolve().parent.parent / "libexec" / "jailoutput"
 
 
@@ -49,16 +50,26 @@ class Output:
         """Ours until a reader has said that it has it."""
         self._ended = False  # of an adopted command's nobody ever tells us
         self._wanted: Callable[[str], None] | None = None
+        self._due = False
+        """Whether nothing more is waited for than that the reader comes so far."""
+        self._ask: Callable[[], None] | None = None
+        """Has its reader say `caught_up`; an adopted command's cannot be asked."""
 
     @property
     def has_reader(self) -> bool:
         """Whether nothing of the output depends on this process any more."""
         return self.pipe_fd < 0
 
-    def taken(self) -> None:
-        """Take note that a reader has the pipe."""
+    def taken(self, ask: Callable[[], None]) -> None:
+        """Take note that a reader has the pipe, which `ask` asks how far it is."""
         os.close(self.pipe_fd)
-        self.pipe_fd = -1
+        self.pipe_fd, self._ask = -1, ask
+        if self._due:
+            ask()
+
+    def caught_up(self) -> None:
+        """Take note that all is read that was written before its reader was asked."""
+        self._give()
 
     def ended(self) -> None:
         """Take note that nobody can write any more, and all of it is read."""
@@ -69,10 +80,18 @@ class Output:
         """Give the file once, when all of it is read, for `take_ring`.
 
         The command has ended.  A jail it started may hold its output for months:
-        what was written by OUTPUT_SECONDS after its end is what there is.
+        what was written by OUTPUT_SECONDS after its end is what there is.  The reader
+        may be behind: on a busy host it has perhaps not run since.
         """
         self._wanted = take
-        self._backend.watcher.call_in(0.0 if self._ended else OUTPUT_SECONDS, self._give)
+        self._backend.watcher.call_in(0.0 if self._ended else OUTPUT_SECONDS, self._late)
+
+    def _late(self) -> None:
+        self._due = True
+        if self._ended or (self.has_reader and self._ask is None):
+            self._give()
+        elif self._ask is not None:
+            self._ask()
 
     def _give(self) -> None:
         take, self._wanted = self._wanted, None
@@ -160,6 +179,14 @@ class _Reader:
             os.close(ring_fd)
         self._outputs[token] = output
 
+    def _ask(self, token: bytes) -> None:
+        """Have it answer FULL to a token alone: after it has read what there was by then."""
+        try:
+            if token in self._outputs and self._open:
+                self._socket.send(token)
+        except OSError:  # it has much to do, or it is dead, which we shall hear
+            self._backend.watcher.call_in(RETRY_SECONDS, lambda: self._ask(token))
+
     def _hear(self) -> None:
         try:
             said = self._socket.recv(TOKEN_BYTES + 1)
@@ -171,9 +198,14 @@ class _Reader:
             self._close()
             return
         token, what = said[:TOKEN_BYTES], said[TOKEN_BYTES]
-        output = self._outputs[token]
+        output = self._outputs.get(token)
+        if output is None:
+            return  # it ended before the reader was asked how far it is
         if what == TAKEN:
-            output.taken()
+            output.taken(lambda: self._ask(token))
+            return
+        if what == FULL and output.has_reader:
+            output.caught_up()
             return
         del self._outputs[token]
         if what == FULL:
