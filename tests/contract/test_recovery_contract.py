@@ -129,49 +129,52 @@ def test_a_jail_is_unsettled_when_it_has_ended(world: World) -> None:
 
 # --- a run --------------------------------------------------------------------------
 
+LIFE = f"life{os.getpid()}"
+"""Not of these tests as another tree runs them at the same time."""
+
 
 def test_a_run_is_found_by_its_id_with_its_pid_and_without(world: World) -> None:
-    pids = [world.stranger("life.1"), world.stranger("life.10")]
-    for run, pid in (("life.1", pids[0]), ("life.10", pids[1])):
+    pids = [world.stranger(f"{LIFE}.1"), world.stranger(f"{LIFE}.10")]
+    for run, pid in ((f"{LIFE}.1", pids[0]), (f"{LIFE}.10", pids[1])):
         assert world.backend.find_run(run, None) == pid
         assert world.backend.find_run(run, pid) == pid
     # What is not this run: the id is another, or the pid is another's by now.
-    for run, of in (("life.2", None), ("life", None), ("", None), ("life.1", pids[1])):
+    for run, of in ((f"{LIFE}.2", None), (LIFE, None), ("", None), (f"{LIFE}.1", pids[1])):
         assert world.backend.find_run(run, of) is None
     for pid in pids:
         world.end_stranger(pid)
 
 
 def test_what_is_no_session_leader_is_a_child_of_the_run_not_the_run(world: World) -> None:
-    pid = world.stranger("life.2", leader=False)
-    assert world.backend.find_run("life.2", None) is None
-    assert world.backend.find_run("life.2", pid) is None
+    pid = world.stranger(f"{LIFE}.2", leader=False)
+    assert world.backend.find_run(f"{LIFE}.2", None) is None
+    assert world.backend.find_run(f"{LIFE}.2", pid) is None
     world.end_stranger(pid)
 
 
 def test_what_looks_like_a_run_in_a_jail_is_none(world: World) -> None:
     jail = world.inhabited_jail()
-    pid = world.forger(jail, "life.5")
-    assert world.backend.find_run("life.5", None) is None
-    assert world.backend.find_run("life.5", pid) is None
+    pid = world.forger(jail, f"{LIFE}.5")
+    assert world.backend.find_run(f"{LIFE}.5", None) is None
+    assert world.backend.find_run(f"{LIFE}.5", pid) is None
     world.end_stranger(pid)
 
 
 def test_a_run_that_has_ended_is_not_found(world: World) -> None:
-    pid = world.stranger("life.3")
+    pid = world.stranger(f"{LIFE}.3")
     told: list[Death] = []
     world.backend.watcher.watch_other(pid, told.append)
     world.end_stranger(pid)
     world.run_until(lambda: bool(told))
-    assert world.backend.find_run("life.3", None) is None
-    assert world.backend.find_run("life.3", pid) is None
+    assert world.backend.find_run(f"{LIFE}.3", None) is None
+    assert world.backend.find_run(f"{LIFE}.3", pid) is None
 
 
 def test_a_process_without_any_run_is_none(world: World) -> None:
     pid = world.stranger(None)
-    assert world.backend.find_run("life.4", pid) is None
-    assert world.backend.find_run("life.4", os.getpid()) is None
-    assert world.backend.find_run("life.4", 2**22 + 1) is None
+    assert world.backend.find_run(f"{LIFE}.4", pid) is None
+    assert world.backend.find_run(f"{LIFE}.4", os.getpid()) is None
+    assert world.backend.find_run(f"{LIFE}.4", 2**22 + 1) is None
     world.end_stranger(pid)
 
 

@@ -29,9 +29,12 @@ def test_deadlines_come_in_their_order_and_equal_ones_in_the_order_of_asking(
 ) -> None:
     told: list[str] = []
     watcher = world.backend.watcher
-    for name, seconds in (("c", 0.002), ("a", 0), ("b", 0), ("d", 0.003)):
+    # Asked for first and due last, by more than a pause between two calls can be.
+    last = watcher.call_in(3600, lambda: told.append("last"))
+    for name, seconds in (("a", 0), ("b", 0), ("c", 0.002), ("d", 0.003)):
         watcher.call_in(seconds, lambda name=name: told.append(name))  # type: ignore[misc]
     world.run_until(lambda: len(told) == 4)
+    watcher.cancel(last)
     assert told == ["a", "b", "c", "d"]
 
 

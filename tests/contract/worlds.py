@@ -120,8 +120,8 @@ class World(abc.ABC):
         late: list[bool] = []
         handle = self.backend.watcher.call_in(LONGEST_SECONDS, lambda: late.append(True))
         while not done():
-            self.backend.watcher.wait()
             assert not late, "it never happened"
+            self.backend.watcher.wait()
         self.backend.watcher.cancel(handle)
 
 
