@@ -5,11 +5,12 @@ import errno
 import os
 import signal
 import struct
+import sys
 
 import pytest
 
 from tests.helper.conftest import Starter
-from tests.helper.parent import Target, ignore_signals, params, wait_child
+from tests.helper.parent import Target, ignore_signals, params, status, wait_child
 
 STEP_PARAMS = 1
 REFUSED = [("E", STEP_PARAMS, errno.EINVAL)]
@@ -43,6 +44,10 @@ def test_a_signal_before_go_waits_and_kills_after_it(start: Starter, target: Tar
     parent.send(params(target.number))
     pid = parent.ready()
     os.kill(pid, signal.SIGHUP)
+    if sys.platform == "linux":
+        fields = status(pid)
+        waits = int(fields["SigBlk"], 16) & int(fields["ShdPnd"], 16)
+        assert waits == 1 << signal.SIGHUP - 1
     assert os.waitpid(pid, os.WNOHANG) == (0, 0)
     parent.send(b"G")
     assert wait_child(pid) == ("signal", signal.SIGHUP)
