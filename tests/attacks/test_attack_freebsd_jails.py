@@ -17,7 +17,7 @@ if not sys.platform.startswith("freebsd"):
     pytest.skip("cannot: the FreeBSD attacker", allow_module_level=True)
 
 from jaildaemon.backends.base import Death
-from tests.attacks.freebsd_rig import Bell, Naive, make_jail, remove_jail
+from tests.attacks.freebsd_rig import Bell, Naive, make_jail, remove_jail, shows
 from tests.attacks.rig import LONGEST_SECONDS, Daemon, until
 from tests.attacks.talker import Talker
 from tests.attacks.tally import Tally
@@ -111,6 +111,7 @@ def test_a_stopped_jail_stops_nothing_else(
     pid = daemon.attach(jid, "BELL")
     (rule,) = daemon.call("List")["parameters"]["rules"]
     assert inside.ask(f"kill {pid} {signal.SIGSTOP:d}") == ["ok"]
+    assert shows(pid, "state", "T")
     assert inside.ask(f"kill {pid} {HUP:d}") == ["ok"]
     tally.note(f"probe stopped: another rule is served, median {other.served():.0f} ms")
     tally.attack("probe stopped", 1, daemon.triggers() - 5)
