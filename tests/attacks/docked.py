@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Containers of docker whose first process is the attacker."""
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -44,6 +45,8 @@ class Docked(Cage):
 
 
 MakeDocked = Callable[..., Docked]
+NUMBERS = itertools.count()
+"""No name is used twice: its first container may still be on its way out."""
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +73,7 @@ def make_docked(attacker: Path, dockerd: Dockerd) -> Iterator[MakeDocked]:
     made: list[Docked] = []
 
     def make(*options: str) -> Docked:
-        name = f"attack{os.getpid()}x{len(made)}"
+        name = f"attack{os.getpid()}x{next(NUMBERS)}"
         made.append(Docked(dockerd, name, attacker, list(options)))
         return made[-1]
 

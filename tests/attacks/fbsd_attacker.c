@@ -339,11 +339,11 @@ main(void)
 	    MAP_SHARED | MAP_ANON, -1, 0);
 	if (counts == MAP_FAILED)
 		return 1;
-	printf("ready %d\n", getpid());
-	fflush(stdout);
 	for (int s = 1; s <= SIGUSR2; s++)
 		if (s != SIGCHLD)
 			signal(s, SIG_IGN);
+	printf("ready %d\n", getpid());
+	fflush(stdout);
 	while (fgets(line, sizeof(line), stdin) != NULL) {
 		memset(word, 0, sizeof(word));
 		rest = line;

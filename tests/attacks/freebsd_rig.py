@@ -14,13 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.attacks.rig import HERE, STRICT, Daemon, build
+from tests.attacks.rig import HERE, LONGEST_SECONDS, STRICT, Daemon, build
 from tests.attacks.talker import NaiveTalker, Talker
 from tests.helper.parent import wait_readable
 
 NAIVE = HERE / "naive_freebsd.py"
-LOOKS = 1000
-"""How often ps(1) looks, at most."""
 LIBC = ctypes.CDLL(None, use_errno=True)
 KERN_PROC_PID = (1, 14, 1)  # sys/sysctl.h
 KINFO_SIZE, KI_RUNTIME = 1088, 328  # sys/user.h
@@ -91,7 +89,8 @@ def other(daemon: Daemon, tmp_path: Path) -> Iterator[Bell]:
 def shows(pid: int, what: str, wanted: str) -> bool:
     """Say whether ps(1) comes to show that of a process."""
     command = ["ps", "-o", f"{what}=", "-p", str(pid)]
-    for _ in range(LOOKS):
+    end = time.monotonic() + LONGEST_SECONDS
+    while time.monotonic() < end:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         if done.stdout.startswith(wanted):
             return True

@@ -15,7 +15,7 @@ assert sys.platform == "linux"
 
 from tests.attacks.cage import PLANS, Cage, Plan
 from tests.attacks.linux_naive import Naive
-from tests.attacks.rig import HERE, STRICT, Daemon, build
+from tests.attacks.rig import HERE, STRICT, Daemon, build, until
 from tests.attacks.tally import Tally
 from tests.helper.parent import wait_readable
 
@@ -108,15 +108,11 @@ def freeze(group: Path, *, frozen: bool) -> None:
     if old.exists():
         wanted = "FROZEN" if frozen else "THAWED"
         old.write_text(wanted, encoding="ascii")
-        for _ in range(100_000):
-            if old.read_text(encoding="ascii").strip() == wanted:
-                return
-        raise AssertionError(old)
+        until(lambda: old.read_text(encoding="ascii").strip() == wanted, wanted)
+        return
     new.write_text(str(int(frozen)), encoding="ascii")
-    for _ in range(100_000):
-        if f"frozen {frozen:d}" in (group / "cgroup.events").read_text(encoding="ascii"):
-            return
-    raise AssertionError(new)
+    wanted, events = f"frozen {frozen:d}", group / "cgroup.events"
+    until(lambda: wanted in events.read_text(encoding="ascii"), wanted)
 
 
 class Bell:

@@ -10,14 +10,12 @@ from pathlib import Path
 assert sys.platform == "linux"
 
 from tests.attacks.cage import Cage
-from tests.attacks.rig import HERE, SECRET
+from tests.attacks.rig import HERE, SECRET, until
 from tests.attacks.talker import NaiveTalker
 from tests.helper.parent import status
 
 NAIVE = HERE / "naive.py"
 WAIT4 = {"x86_64": "61", "aarch64": "260"}[os.uname().machine]
-LOOKS = 1_000_000
-"""How often something is looked at, at most; each look lets the others run."""
 
 
 class Naive(NaiveTalker):
@@ -44,9 +42,7 @@ class Naive(NaiveTalker):
 
     def wait_ready(self, pid: int) -> None:
         """Return when a probe has given up what it will: before, it has its parent's handlers."""
-        for _ in range(LOOKS):
-            if int(status(pid)["CapEff"], 16) & ~self._caps == 0:
-                break
+        until(lambda: int(status(pid)["CapEff"], 16) & ~self._caps == 0, "its capabilities")
         wait_state(pid, "S")
 
     def serve(self, count: int) -> list[int]:
@@ -64,20 +60,18 @@ class Naive(NaiveTalker):
         """
         other = self.standing()
         self.say(f"reap {pid} block")
-        assert self.waits()
+        self.wait_hangs()
         os.kill(other, signal.SIGHUP)
         wait_state(other, "Z")  # dead, and nobody looks
-        return self.waits() and self.silent()
+        self.wait_hangs()
+        return self.silent()
 
-    def waits(self) -> bool:
-        """Say whether it gets to a waitpid(2) and stays in it."""
+    def wait_hangs(self) -> None:
+        """Return when it sleeps in a waitpid(2)."""
         path = Path(f"/proc/{self.own}/syscall")
-        return any(path.read_text(encoding="ascii").split()[0] == WAIT4 for _ in range(LOOKS))
+        until(lambda: path.read_text(encoding="ascii").split()[0] == WAIT4, "it waits")
 
 
 def wait_state(pid: int, letter: str) -> None:
     """Return when a process sleeps, is stopped, or dead."""
-    for _ in range(LOOKS):
-        if status(pid)["State"].startswith(letter):
-            return
-    raise AssertionError(status(pid))
+    until(lambda: status(pid)["State"].startswith(letter), f"{pid} is {letter}")

@@ -13,6 +13,7 @@ import ctypes
 import os
 import signal
 import sys
+from typing import NoReturn
 
 assert sys.platform == "linux"
 
@@ -73,26 +74,35 @@ def whose() -> int:
     return -1
 
 
+def stand(caps: int, how: str) -> NoReturn:
+    """Be a probe, which looks a user up, or becomes the one that all of ours are."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    # Whatever shell put the tests into the background has it ignored.
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    keep(caps)
+    if how == "drop":
+        os.setresgid(USER, USER, USER)
+        os.setresuid(USER, USER, USER)
+    if how == "lookup":
+        os._exit(whose() & 0xFF)
+    signal.signal(signal.SIGHUP, lambda *_: os._exit(RUNG))
+    while True:
+        signal.pause()
+
+
 def arm(caps: int, how: str) -> int:
-    """Fork a probe; it looks a user up, or becomes the one that all of ours are."""
-    pid = os.fork()
-    if pid == 0:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        # Whatever shell put the tests into the background has it ignored.
-        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
-        keep(caps)
-        code = [0]
-        if how == "drop":
-            os.setresgid(USER, USER, USER)
-            os.setresuid(USER, USER, USER)
-        if how == "lookup":
-            code[0] = whose()
-            os._exit(code[0] & 0xFF)
-        signal.signal(signal.SIGHUP, lambda *_: os._exit(RUNG))
-        while True:
-            signal.pause()
-    probes.append(pid)
-    return pid
+    """Fork a probe."""
+    # Who ends us meanwhile must find it among the others: its jail would wait for it for ever.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        pid = os.fork()
+        if pid == 0:
+            stand(caps, how)
+        probes.append(pid)
+        return pid
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def stop(*_: object) -> None:

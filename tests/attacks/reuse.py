@@ -86,23 +86,35 @@ def naive() -> bool:
     return wrong
 
 
+def sleeper() -> tuple[int, int]:
+    """Make a process; return its number, the next one if it can be had, and its pidfd."""
+    Path("/proc/sys/kernel/ns_last_pid").write_text(str(NUMBER - 1), encoding="ascii")
+    pid = os.fork()
+    if pid == 0:
+        while True:
+            signal.pause()
+    return pid, os.pidfd_open(pid)
+
+
+def kill(pid: int, pidfd: int) -> None:
+    """Kill a number, and wait for the process."""
+    os.kill(pid, signal.SIGKILL)
+    select.select([pidfd], [], [])
+    os.close(pidfd)
+
+
 def stranger() -> bool:
     """Remember the number of a probe that the kernel reaps; say whether another gets its signal."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    numbers = []
-    for _ in range(2):
-        Path("/proc/sys/kernel/ns_last_pid").write_text(str(NUMBER - 1), encoding="ascii")
-        pid = os.fork()
-        if pid == 0:
-            while True:
-                signal.pause()
-        numbers.append(pid)
-        pidfd = os.pidfd_open(pid)
-        # The probe of the first turn is the jail's to kill; then we withdraw it, by its number.
-        os.kill(numbers[0], signal.SIGKILL)
-        select.select([pidfd], [], [])
-        os.close(pidfd)
-    return numbers == [NUMBER, NUMBER]
+    pid, pidfd = sleeper()
+    kill(pid, pidfd)  # the probe is the jail's to kill
+    for _ in range(ROUNDS):
+        other, pidfd = sleeper()
+        if other == pid:
+            break
+        kill(other, pidfd)  # the dead one's number was not free yet: it is told before
+    kill(pid, pidfd)  # then we withdraw the probe, by its number
+    return pid == other
 
 
 def members(init: int) -> int:

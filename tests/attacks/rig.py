@@ -10,9 +10,10 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tests.helper.parent import wait_asleep
 from tests.kernel.events import PATIENCE_SECONDS
@@ -22,6 +23,14 @@ LONGEST_SECONDS = max(60.0, PATIENCE_SECONDS)
 SECRET = "hunter2-of-the-host"
 HERE = Path(__file__).parent
 STRICT = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-static"]
+
+
+def until(is_so: Callable[[], bool], what: str) -> None:
+    """Return when something is so that no event tells; between two looks the others may run."""
+    end = time.monotonic() + LONGEST_SECONDS
+    while not is_so():
+        assert time.monotonic() < end, f"never: {what}"
+        os.sched_yield()
 
 
 def build(program: Path, *arguments: str | Path) -> Path:
@@ -184,3 +193,26 @@ class Daemon:
         self._reader.join(LONGEST_SECONDS)
         assert self._process.stderr is not None
         self._process.stderr.close()
+
+
+class Attacker(Protocol):
+    """Who counts in a jail what it has tried."""
+
+    def counts(self, command: str = "counts") -> dict[str, str]:
+        """Return the counters."""
+
+
+def wait_counts(attacker: Attacker, name: str, wanted: int) -> None:
+    """Return when the attacker has counted so far."""
+    until(lambda: int(attacker.counts()[name]) >= wanted, f"{wanted} {name}")
+
+
+def arm_under(attacker: Attacker, daemon: Daemon, jail: int, wanted: int, at_once: int) -> int:
+    """Arm and withdraw probes until the attacker has seen so many; return how many there were."""
+    armed = 0
+    while (seen := int(attacker.counts()["seen"])) < wanted:
+        armed += len(daemon.attach_many(jail, at_once))
+        # Who stands is seen by whoever runs: the attacker is never left behind the numbers.
+        wait_counts(attacker, "seen", seen + 1)
+        daemon.detach_all()
+    return armed

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Attack 7: the control socket in a jail."""
 
-import os
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,11 +36,10 @@ def _called(cage: Cage, path: str, root: str | None) -> str:
 
 
 @pytest.fixture
-def public(tmp_path: Path) -> Iterator[Path]:
+def public() -> Iterator[Path]:
     """Give a directory in which a mapped user may look."""
-    directory = Path("/tmp") / f"jd-attack-{os.getpid()}"
-    directory.mkdir(mode=0o711)
-    assert tmp_path.exists()
+    directory = Path(tempfile.mkdtemp(prefix="jd-attack-"))
+    directory.chmod(0o711)
     yield directory
     shutil.rmtree(directory)
 

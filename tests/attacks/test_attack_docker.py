@@ -14,10 +14,10 @@ import os
 
 from tests.attacks.docked import MakeDocked
 from tests.attacks.linux_fixtures import MakeNaive
-from tests.attacks.rig import Daemon
+from tests.attacks.rig import Daemon, arm_under, wait_counts
 from tests.attacks.tally import Tally
 from tests.attacks.test_attack_proc import looked
-from tests.attacks.test_attack_race import AT_ONCE, FEWER, NAIVE, raced, wait_counts
+from tests.attacks.test_attack_race import AT_ONCE, FEWER, NAIVE, raced
 from tests.helper.parent import status
 
 SECCOMP_FILTER = "2"
@@ -46,11 +46,7 @@ def test_docker_with_its_default_seccomp_filter_gains_nothing(
     control = cage.counts("stop")
     tally.control("race docker with seccomp", int(control["wins"]), control["won"])
     cage.ask("start race")
-    for _ in range(3 * FEWER // AT_ONCE + 3):
-        daemon.attach_many(cage.init, AT_ONCE)
-        if int(cage.counts()["seen"]) >= FEWER:
-            break
-        daemon.detach_all()
+    arm_under(cage, daemon, cage.init, FEWER, AT_ONCE)
     found = cage.counts("stop")
     attempts, seen, wins = raced(found)
     assert seen >= FEWER

@@ -16,38 +16,30 @@ import pytest
 if not sys.platform.startswith("freebsd"):
     pytest.skip("cannot: the FreeBSD attacker", allow_module_level=True)
 
-from tests.attacks.freebsd_rig import Naive
-from tests.attacks.rig import Daemon
+from tests.attacks.freebsd_rig import Naive, shows
+from tests.attacks.rig import Daemon, arm_under, wait_counts
 from tests.attacks.talker import Talker
 from tests.attacks.tally import Tally
 
 TARGETS = 2000
 """How many probes the attacker must have seen."""
 AT_ONCE = 40
-NAIVE_MOST = 60
+NAIVE = 10
 
 
 def test_racing_the_entry_gains_nothing_on_freebsd(
     jid: int, inside: Talker, naive: Naive, daemon: Daemon, tally: Tally
 ) -> None:
     inside.ask("start race")
-    pids = []
-    for _ in range(NAIVE_MOST):
-        pids.append(naive.asked("arm"))
-        if int(inside.counts()["wins"]):
-            break
+    pids = [naive.asked("arm") for _ in range(NAIVE)]
+    wait_counts(inside, "wins", 1)
     control = inside.counts("stop")
     for pid in pids:
         naive.asked(f"kill {pid}")
     tally.control("race", int(control["wins"]), control["won"])
 
     inside.ask("start race")
-    armed = 0
-    for _ in range(3 * TARGETS // AT_ONCE):
-        armed += len(daemon.attach_many(jid, AT_ONCE))
-        if int(inside.counts()["seen"]) >= TARGETS:
-            break
-        daemon.detach_all()
+    armed = arm_under(inside, daemon, jid, TARGETS, AT_ONCE)
     found = inside.counts("stop")
     attempts, seen, wins = (int(found[name]) for name in ("attempts", "seen", "wins"))
     tally.note(
@@ -160,6 +152,7 @@ def test_the_final_state_as_seen_from_outside_on_freebsd(
     tally.control("final state", len(other), " ".join(other))
     naive.asked(f"kill {pid}")
     pid = daemon.attach(jid, "BELL")
+    assert shows(pid, "wchan", "pause")  # what it was started with is closed
     kinds = {line.split()[2] for line in shown("-f")}
     assert kinds <= {"text", "cwd", "root", "jail"}
     assert "=" not in " ".join(shown("-e"))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Attacks 7, 9, 10, 13, 19, 20 on FreeBSD: signals, and jails that end, come back or nest."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -16,8 +17,8 @@ if not sys.platform.startswith("freebsd"):
     pytest.skip("cannot: the FreeBSD attacker", allow_module_level=True)
 
 from jaildaemon.backends.base import Death
-from tests.attacks.freebsd_rig import Bell, Naive, make_jail, remove_jail
-from tests.attacks.rig import LONGEST_SECONDS, Daemon
+from tests.attacks.freebsd_rig import Bell, Naive, make_jail, remove_jail, shows
+from tests.attacks.rig import LONGEST_SECONDS, Daemon, until
 from tests.attacks.talker import Talker
 from tests.attacks.tally import Tally
 
@@ -110,6 +111,7 @@ def test_a_stopped_jail_stops_nothing_else(
     pid = daemon.attach(jid, "BELL")
     (rule,) = daemon.call("List")["parameters"]["rules"]
     assert inside.ask(f"kill {pid} {signal.SIGSTOP:d}") == ["ok"]
+    assert shows(pid, "state", "T")
     assert inside.ask(f"kill {pid} {HUP:d}") == ["ok"]
     tally.note(f"probe stopped: another rule is served, median {other.served():.0f} ms")
     tally.attack("probe stopped", 1, daemon.triggers() - 5)
@@ -125,7 +127,8 @@ def test_the_removal_of_the_jail_is_no_trigger(
     naive = Naive(make_jail("jid=4711", "name=jdsame", "path=/"))
     naive.serve(1)
     remove_jail("jdsame")
-    assert naive.rang() == 0
+    while naive.rang() != 0:  # it is quicker than jail(8), which waits for who got its TERM
+        continue
     naive.close()
     tally.control("jail -r", 1)
     for turn in range(4):
@@ -135,6 +138,17 @@ def test_the_removal_of_the_jail_is_no_trigger(
         for _ in range(4):
             daemon.wait_log("gone: the probe died of SIG(TERM|KILL)")
     tally.attack("jail -r", 16, daemon.triggers())
+
+
+def _make_soon(*parameters: str) -> None:
+    """Make a jail as soon as its jid is free: a dead probe has it until it is reaped."""
+
+    def made() -> bool:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            return make_jail(*parameters) > 0
+        return False
+
+    until(made, "the jid is free")
 
 
 def _probes(jid: int) -> str:
@@ -155,7 +169,7 @@ def test_a_later_jail_of_the_same_jid_is_another_one(
         for _ in range(turns):
             daemon.attach(4711, "BELL", command="sleep 1", respawn="now")
             remove_jail("jdsame")
-            make_jail("jid=4711", "name=jdsame", "path=/")
+            _make_soon("jid=4711", "name=jdsame", "path=/")
             daemon.wait_log("gone: the probe died of SIG(TERM|KILL)")
             strangers += [rule["id"] for rule in daemon.call("List")["parameters"]["rules"]]
             strangers += _probes(4711).split()

@@ -15,7 +15,7 @@ import pytest
 if not sys.platform.startswith("freebsd"):
     pytest.skip("cannot: the FreeBSD attacker", allow_module_level=True)
 
-from tests.attacks.freebsd_rig import Naive, make_jail, remove_jail
+from tests.attacks.freebsd_rig import Naive, make_jail, remove_jail, shows
 from tests.attacks.rig import HERE, Daemon, build_helper
 from tests.attacks.talker import Talker
 from tests.attacks.tally import Tally
@@ -125,7 +125,9 @@ def test_no_path_is_looked_up_in_a_hostile_tree_on_freebsd(
     daemon = Daemon(tmp_path, helper=helper)
     try:
         trace = Trace(daemon.pid, tmp_path / "ours.ktrace")
-        assert len(daemon.attach_many(trap, PROBES)) == PROBES
+        pids = daemon.attach_many(trap, PROBES)
+        assert len(pids) == PROBES
+        assert all(shows(pid, "wchan", "pause") for pid in pids)
         daemon.detach_all()
         entered, calls, names = trace.after_attach()
     finally:

@@ -109,6 +109,7 @@ def test_a_fork_bomb_costs_the_daemon_nothing_and_is_named(
         tally.control("fork bomb", vain, f"{vain} tries without a pause")
         assert vain == TRIES
         naive.close()
+        rung = time.monotonic()
         os.kill(pid, signal.SIGHUP)
         failed = r"not armed, another try in ([\d.]+) s.*a limit on processes is reached"
         pauses = [float(daemon.wait_log(failed).group(1))]
@@ -117,7 +118,8 @@ def test_a_fork_bomb_costs_the_daemon_nothing_and_is_named(
             pauses.append(float(daemon.wait_log(failed).group(1)))  # each try is the event
         took, tries = time.monotonic() - began, len(pauses)
         assert pauses[0] < pauses[1] < pauses[2]
-        assert took > 0.9 * sum(pauses[:-1])  # which are told with one digit
+        # They are told with one digit; and we may hear of the first when it is nearly over.
+        assert time.monotonic() - rung > 0.9 * sum(pauses[:-1])
         share = (daemon.cpu_seconds() - used) / took
         tally.note(
             f"fork bomb: the daemon takes {share:.2%} of a processor in {took:.0f} s, {tries} tries"

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Attack 3, CVE-2016-9962: every new process in the jail is seized at once, in a loop."""
 
-import os
 import sys
 
 import pytest
@@ -10,9 +9,9 @@ if sys.platform != "linux":
     pytest.skip("cannot: the Linux attacker", allow_module_level=True)
 assert sys.platform == "linux"
 
-from tests.attacks.cage import PLANS, UNPRIVILEGED, Cage
+from tests.attacks.cage import PLANS, UNPRIVILEGED
 from tests.attacks.linux_fixtures import Make, MakeNaive
-from tests.attacks.rig import Daemon
+from tests.attacks.rig import Daemon, arm_under, wait_counts
 from tests.attacks.tally import Tally
 
 TARGETS = {"docker": 2000, "user-namespace": 500}
@@ -20,18 +19,6 @@ TARGETS = {"docker": 2000, "user-namespace": 500}
 FEWER = 64
 AT_ONCE = 48
 NAIVE = 60
-
-
-LOOKS = 10_000
-"""How often a counter is looked at, at most."""
-
-
-def wait_counts(cage: Cage, name: str, wanted: int) -> None:
-    """Return when the attacker has counted so far; each look lets it run."""
-    for _ in range(LOOKS):
-        if int(cage.counts()[name]) >= wanted:
-            return
-        os.sched_yield()
 
 
 def raced(cage_counts: dict[str, str]) -> tuple[int, int, int]:
@@ -53,12 +40,7 @@ def test_racing_the_entry_gains_nothing(
 
     wanted = TARGETS.get(kind, FEWER)
     cage.ask("start race")
-    armed = 0
-    for _ in range(3 * wanted // AT_ONCE + 3):
-        armed += len(daemon.attach_many(cage.init, AT_ONCE))
-        if int(cage.counts()["seen"]) >= wanted:
-            break
-        daemon.detach_all()
+    armed = arm_under(cage, daemon, cage.init, wanted, AT_ONCE)
     found = cage.counts("stop")
     attempts, seen, wins = raced(found)
     assert seen >= wanted

@@ -21,7 +21,7 @@ MS_REC, MS_PRIVATE, MNT_DETACH = 0x4000, 1 << 18, 2  # sys/mount.h
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}  # asm/unistd.h
 FIRST_MAPPED, MAPPED = 100_000, 65_536
 LAST_PID = "/proc/sys/kernel/ns_last_pid"  # pid_namespaces(7); CONFIG_CHECKPOINT_RESTORE
-ENDING_SECONDS = 30.0
+ENDING_SECONDS = 60.0
 
 
 class NamespaceJail:

@@ -17,7 +17,7 @@ from jaildaemon.backends.base import Backend, Death, ProbeOwner
 from jaildaemon.errors import JaildaemonError
 from tests.contract.fake import FakeBackend
 
-LONGEST_SECONDS = 30.0
+LONGEST_SECONDS = 60.0
 """A failure's bound, never a wait."""
 
 SILENT = Path(__file__).parent / "silent_helper.c"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 JAILDAEMON = Path(os.environ.get("JAILDAEMON") or Path(sys.executable).parent / "jaildaemon")
-LONGEST_SECONDS = max(30.0, float(os.environ.get("JAILDAEMON_TEST_PATIENCE", "0")))
+LONGEST_SECONDS = max(60.0, float(os.environ.get("JAILDAEMON_TEST_PATIENCE", "0")))
 """A failure's bound, never a wait."""
 
 Message = dict[str, Any]

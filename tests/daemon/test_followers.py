@@ -43,7 +43,7 @@ class FakeEngine(Engine):
     def __init__(self, loop: Loop) -> None:
         super().__init__(loop)
         self.running: dict[str, Found] = {}
-        self.later: dict[str, Found | None] = {}
+        self.later: dict[str, Found | EngineError | None] = {}
         """What a lookup says, where that differs from the list."""
         self.streams: list[FakeStream] = []
         self.error: EngineError | None = None
@@ -182,6 +182,19 @@ def test_what_is_another_when_it_is_asked_again_is_not_taken(host: Host) -> None
     host.run("web", 9)
     host.poke()
     assert host.present["docker:web"].number == 9
+
+
+def test_an_engine_that_did_not_answer_is_asked_anew(host: Host) -> None:
+    """A host that is too busy to have it answer in time is not so for ever."""
+    host.want("docker:web")
+    host.run("web", 7)
+    host.engine.later["web"] = EngineError("no answer in 5 s")
+    host.poke()
+    host.backend.watcher.pass_time(10)
+    assert host.log == ["docker:web: not taken: no answer in 5 s"]
+    del host.engine.later["web"]
+    host.backend.watcher.pass_time(60)
+    assert host.present["docker:web"].number == 7
 
 
 def test_what_ends_while_it_is_asked_for_is_not_taken(host: Host) -> None:

@@ -71,14 +71,16 @@ else:
         return host.place.new_directory()
 
 
-DELAYS = pytest.StashKey[dict[str, list[float]]]()
+Delays = dict[str, list[tuple[float, float]]]
+"""By engine: after how many seconds a container was armed, and how many one question took then."""
+DELAYS = pytest.StashKey[Delays]()
 ARMED = "armed after seconds"
 
 
 class Figures:
     """Collects what the tests measured, here or elsewhere, from their reports."""
 
-    def __init__(self, delays: dict[str, list[float]]) -> None:
+    def __init__(self, delays: Delays) -> None:
         self._delays = delays
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -87,8 +89,9 @@ class Figures:
             for name, value in report.user_properties:
                 engine, _, what = name.partition(" ")
                 if what == ARMED:
-                    assert isinstance(value, float)
-                    self._delays.setdefault(engine, []).append(value)
+                    assert isinstance(value, list | tuple)
+                    armed, asked = value
+                    self._delays.setdefault(engine, []).append((armed, asked))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -101,13 +104,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def note_delay(record_property: Callable[[str, object], None]) -> Callable[[str, float], None]:
+def note_delay(
+    record_property: Callable[[str, object], None],
+) -> Callable[[str, float, float], None]:
     """Note how long after its first process's start an engine's container was armed."""
-    return lambda engine, seconds: record_property(f"{engine} {ARMED}", seconds)
+    return lambda engine, *seconds: record_property(f"{engine} {ARMED}", seconds)
 
 
 @pytest.fixture
-def delays(request: pytest.FixtureRequest) -> dict[str, list[float]]:
+def delays(request: pytest.FixtureRequest) -> Delays:
     """What was noted by the tests that are over, by engine."""
     return request.config.stash[DELAYS]
 
@@ -120,5 +125,5 @@ def pytest_terminal_summary(
     if found:
         terminalreporter.section("from a container's start to its armed probe")
     for engine, seconds in found.items():
-        each = ", ".join(f"{1000 * one:.0f}" for one in seconds)
+        each = ", ".join(f"{1000 * armed:.0f}" for armed, _ in seconds)
         terminalreporter.write_line(f"{engine}: {each} ms")

@@ -49,6 +49,8 @@ class NspawnMaker(Maker):
         must(["machinectl", "terminate", name])
         wait_gone(nspawn)
         must(["sh", "-c", "while machinectl show $1 >/dev/null 2>&1; do :; done", "sh", name])
+        script = "until [ $(systemctl show $1 -p LoadState --value) = not-found ]; do :; done"
+        must(["sh", "-c", script, "sh", f"{name}.service"])
 
     def again(self, name: str) -> None:
         """Let it reboot itself: nspawn begins it anew, under the same name."""

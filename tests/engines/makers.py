@@ -20,6 +20,7 @@ from tests.kernel.jails.engines import OPTIONS
 from tests.kernel.jails.linux import INIT, hybrid_cgroups, rootfs
 from tests.kernel.jails.oci import Runc
 from tests.kernel.place import Place
+from tests.kernel.processes_linux import status
 
 STORAGE = '[storage]\ndriver = "vfs"\nrunroot = "/run/containers/storage"\n'
 STORAGE += 'graphroot = "/var/lib/containers/storage"\n'
@@ -188,8 +189,10 @@ class DockerMaker(Maker):
         self.host.must(self.engine, "rm", "--force", name)
 
     def again(self, name: str) -> None:
-        """Kill and start it."""
+        """Kill and start it; while it has not ended, podman would say that it runs already."""
+        init = self.pid(name)
         self.host.must(self.engine, "kill", name)
+        wait_gone(init)
         self.host.must(self.engine, "start", name)
 
     def stop(self) -> None:
@@ -290,10 +293,12 @@ class LxcMaker(Maker):
         return int(told)
 
     def remove(self, name: str) -> None:
-        """Kill it; its name is that of its directory."""
+        """Kill it; its name is that of its directory, and its monitor removes its cgroup last."""
         init = self.pid(name)
+        monitor = int(status(init)["PPid"])
         self.host.must("lxc-stop", f"--name={name}", "--kill")
         wait_gone(init)
+        wait_gone(monitor)
 
     def pause(self, name: str) -> None:
         """Freeze it."""

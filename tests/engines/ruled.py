@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from tests.daemon.product import Daemon, run
+from tests.daemon.product import Daemon, run, wait_until
 from tests.engines.makers import Host
 
 
@@ -54,11 +54,15 @@ class Ruled:
 
     def wait(self, rule: str, state: str) -> dict[str, Any]:
         """Wait until a rule is in a state; a look costs a call."""
-        for _ in range(2000):
+        seen: dict[str, Any] = {}
+
+        def is_so() -> bool:
+            nonlocal seen
             seen = self.rules().get(rule, {"state": "none"})
-            if seen["state"] == state:
-                return seen
-        raise AssertionError(f"{rule} never was {state}: {seen}; {self.daemon.lines.seen}")
+            return bool(seen["state"] == state)
+
+        wait_until(is_so, f"{rule} is {state}")
+        return seen
 
     def ring(self, rule: str) -> None:
         """Signal a rule's probe, as whoever is root inside does."""

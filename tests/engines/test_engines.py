@@ -3,17 +3,29 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable
 
 import pytest
 
-from tests.daemon.product import run
+from tests.daemon.product import run, wait_until
 from tests.engines.makers import DockerMaker, Maker, age, removed
 from tests.engines.ruled import Ruled, new_name, streams_of
 from tests.kernel.events import wait_gone
 
-Delays = dict[str, list[float]]
-Note = Callable[[str, float], None]
+Delays = dict[str, list[tuple[float, float]]]
+Note = Callable[[str, float, float], None]
+QUESTIONS = 6
+"""Three are asked before a container is armed, and its engine has its start to finish."""
+
+
+def noted(ruled: Ruled, maker: Maker, name: str, note_delay: Note) -> int:
+    """Wait until a container's rule is armed; return its init, how old it then was noted."""
+    init = ruled.armed(f"{maker.engine}:{name}/BELL")
+    old, began = age(init), time.monotonic()
+    assert init == maker.pid(name)
+    note_delay(maker.engine, old, time.monotonic() - began)
+    return init
 
 
 def test_a_rule_follows_its_container(ruled: Ruled, maker: Maker, note_delay: Note) -> None:
@@ -24,9 +36,7 @@ def test_a_rule_follows_its_container(ruled: Ruled, maker: Maker, note_delay: No
     assert ruled.rules()[rule]["state"] == "waiting"
     with removed(maker, name):
         maker.run(name)
-        first = ruled.armed(rule)
-        note_delay(maker.engine, age(first))
-        assert first == maker.pid(name)
+        first = noted(ruled, maker, name, note_delay)
 
         ruled.ring(rule)
         ruled.daemon.lines.wait_for(" ended: exit 0 ")
@@ -34,16 +44,13 @@ def test_a_rule_follows_its_container(ruled: Ruled, maker: Maker, note_delay: No
         assert ruled.armed(rule) == first
 
         maker.again(name)
-        second = ruled.armed(rule)
-        note_delay(maker.engine, age(second))
-        assert second == maker.pid(name) != first
+        second = noted(ruled, maker, name, note_delay)
+        assert second != first
 
         maker.remove(name)
         assert ruled.wait(rule, "waiting")["reason"] == "no such jail runs"
         maker.run(name)
-        third = ruled.armed(rule)
-        note_delay(maker.engine, age(third))
-        assert third == maker.pid(name) != second
+        assert noted(ruled, maker, name, note_delay) != second
 
 
 def test_it_is_armed_before_its_container_is_a_second_old(delays: Delays) -> None:
@@ -51,10 +58,13 @@ def test_it_is_armed_before_its_container_is_a_second_old(delays: Delays) -> Non
         pytest.skip("cannot: no engine ran")
     if "JAILDAEMON_TEST_PATIENCE" in os.environ:
         pytest.skip("cannot: an emulated machine's second is none; see its figures below")
-    # The best of each: the machine may be busy with something else.
-    assert {engine: min(seconds) < 1 for engine, seconds in delays.items() if seconds} == (
-        dict.fromkeys(delays, True)
-    )
+    # The best of each: the machine may be busy with something else, and the engine slow for that.
+    slow = {
+        engine: seconds
+        for engine, seconds in delays.items()
+        if not any(armed < max(1, QUESTIONS * asked) for armed, asked in seconds)
+    }
+    assert slow == {}
 
 
 def test_a_container_that_is_paused_holds_nothing_up(ruled: Ruled, maker: Maker) -> None:
@@ -89,9 +99,7 @@ def test_a_pattern_has_a_probe_in_each_container_that_it_fits(ruled: Ruled, make
         assert pids == {maker.pid(name) for name in names}
         assert set(ruled.rules()) == {f"bell@{name}" for name in names}
         maker.remove(names[0])
-        ruled.daemon.call("Status")
-        while set(ruled.rules()) != {f"bell@{names[1]}"}:
-            continue
+        wait_until(lambda: {*ruled.rules()} == {f"bell@{names[1]}"}, "one is left")
 
 
 def test_minus_c_takes_the_name_of_an_engine(ruled: Ruled, maker: Maker) -> None:
@@ -219,8 +227,8 @@ def test_restart_leaves_the_probe_where_it_is(ruled: Ruled, maker: Maker) -> Non
         assert (after["state"], after["probe_pid"]) == ("armed", before["probe_pid"])
         maker.again(name)
         assert ruled.armed(rule) == maker.pid(name)
-        streams = streams_of(ruled.daemon.pid)
-        assert len(streams) <= 1, streams
+        # The old one was killed before the exec, and may take a moment to die.
+        wait_until(lambda: len(streams_of(ruled.daemon.pid)) <= 1, "one stream at most")
 
 
 def test_a_killed_daemon_leaves_no_follower_behind(ruled: Ruled, maker: Maker) -> None:
@@ -231,6 +239,8 @@ def test_a_killed_daemon_leaves_no_follower_behind(ruled: Ruled, maker: Maker) -
     with removed(maker, name):
         maker.run(name)
         ruled.armed(f"{maker.engine}:{name}/BELL")
-        ((follower, _),) = streams_of(ruled.daemon.pid).items()
+        # Whoever starts it on its leash may not have come to its exec.
+        wait_until(lambda: len(streams_of(ruled.daemon.pid)) == 1, "it is followed")
+        (follower,) = streams_of(ruled.daemon.pid)
         ruled.daemon.stop(signal.SIGKILL)
         wait_gone(follower)

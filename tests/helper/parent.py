@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from jaildaemon.backends import HELPER
 from jaildaemon.backends.base import pack_params, reserve_helper_descriptors
 
-LONGEST_SECONDS = 30.0
+LONGEST_SECONDS = 60.0
 """A failure's bound, never a wait."""
 
 Record = tuple[str, int, int]

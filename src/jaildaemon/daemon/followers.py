@@ -28,10 +28,15 @@ JITTER = 0.2
 MAX_TRIES = 4
 """To take a container that an engine tells of: one that is in no PID namespace of its
 own never will be."""
+ANEW_SECONDS = 60.0
+"""Until one is tried for again of which the engine had nothing to say, and not no."""
 
 
 def confirm(
-    backend: Backend, engine: Engine, found: Found, answer: Callable[[Jail | None, str], None]
+    backend: Backend,
+    engine: Engine,
+    found: Found,
+    answer: Callable[[Jail | None, str | EngineError], None],
 ) -> None:
     """Give this very container, or None and why not.
 
@@ -49,9 +54,9 @@ def confirm(
             answer(held, "")
             return
         held.close()
-        why = "it ended, or was replaced, while it was looked at"
+        why: str | EngineError = "it ended, or was replaced, while it was looked at"
         if isinstance(second, EngineError):
-            why = str(second)
+            why = second
         elif second == found and held.number != found.pid:
             why = "its first process is not the init of a PID namespace"
         answer(None, why)
@@ -87,6 +92,7 @@ class _Follower:
         self._timers.add(handle)
 
     def _connect(self) -> None:
+        self._tries.clear()
         try:
             self._stream = self._engine.watch(self._poke, self._hung_up)
         except EngineError as error:
@@ -195,10 +201,14 @@ class _Follower:
                 self._asked.add(found)
                 confirm(self._backend, self._engine, found, self._confirmed(found))
 
-    def _confirmed(self, found: Found) -> Callable[[Jail | None, str], None]:
+    def _try_anew(self, found: Found) -> None:
+        self._tries.pop(found, None)
+        self._poke()
+
+    def _confirmed(self, found: Found) -> Callable[[Jail | None, str | EngineError], None]:
         full = f"{self._engine.name}:{found.name}"
 
-        def answer(jail: Jail | None, why: str) -> None:
+        def answer(jail: Jail | None, why: str | EngineError) -> None:
             self._asked.discard(found)
             if self._stopped:
                 if jail is not None:
@@ -210,6 +220,8 @@ class _Follower:
                     self._call_in(0.1 * 3 ** (tries - 1), self._poke)
                 else:
                     self._log(f"{shown(full)}: not taken: {why}")
+                    if isinstance(why, EngineError):
+                        self._call_in(ANEW_SECONDS, lambda: self._try_anew(found))
             else:
                 self._known[found.name] = found
                 self._owner.seen(full, jail)
@@ -269,8 +281,8 @@ class EngineNames:
             else:
                 confirm(self._backend, engine, result, confirmed)
 
-        def confirmed(jail: Jail | None, why: str) -> None:
-            answer(jail or NoSuchJail("attach", text, why))
+        def confirmed(jail: Jail | None, why: str | EngineError) -> None:
+            answer(jail or NoSuchJail("attach", text, str(why)))
 
         engine.lookup(plain, found)
 
