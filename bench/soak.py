@@ -32,7 +32,7 @@ from typing import IO, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests.faults.world import Daemon, World, world_in
+from tests.faults.world import Daemon, World, wait_gone, world_in
 from tests.kernel.processes import command_lines, memory_kib
 
 STRIKES = 40
@@ -204,6 +204,9 @@ class Soak:
                 self.tally["daemon deaths"] += 1
         elif disaster == "restart" and self.daemon.restarted() != 0:
             raise Unbalanced("a restart was refused")
+        for rule in targets:
+            if rung[rule["id"]]:
+                wait_gone(rule["probe_pid"])  # until then it looks as if nobody had rung it
         self.quiet()
         self.tally[disaster] += 1
         excused = {"kill": rung, "term": late}.get(disaster, Counter())
