@@ -20,16 +20,14 @@ MAKES = [make for make in ("make", "bmake") if shutil.which(make)]
 PATIENCE_SECONDS = 300.0
 ENVIRONMENT_OF_MAKE = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "DESTDIR", "PREFIX"}
 
-# What may be written stays so, all else that is mounted becomes read-only.
+# All but two places becomes read-only.  A mount may be gone by then, with others' directory.
 SEALED = r"""
 seal() { mount -o remount,bind,ro "$(printf %b "$1")"; }
-# Of a container that is removed meanwhile, by those who test beside us, the mount goes here too.
-gone() { ! grep -qF " $1 " /proc/self/mounts; }
 for place in "$TREE" "$WORK"; do mount --bind "$place" "$place"; done
 while read -r _ at type _; do
     case $type,$at in proc,*|sysfs,*|dev*,*|mqueue,*|cgroup*,*) ;;
     *,"$TREE"|*,"$WORK"|*,/dev|*,/dev/*) ;;
-    *) seal "$at" 2>/dev/null || gone "$at" || seal "$at" || exit 99 ;;
+    *) seal "$at" 2>/dev/null || ! grep -qF " $at " /proc/self/mounts || seal "$at" || exit 99 ;;
     esac
 done </proc/self/mounts
 touch / 2>/dev/null && exit 99
