@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bench import latency, machine
-from bench.rig import Daemon, Fifo, Rig, Unmeasured, readable, rig, wish
+from bench.rig import PATIENCE_SECONDS, Daemon, Fifo, Rig, Unmeasured, readable, rig, wish
 from jaildaemon.backends.throwaway import ThrowawayJail
 
 ENDPOINTS = 100
 WARM_UP = 2
-PATIENCE_SECONDS = 10.0
 POLICY = Path("/usr/sbin/policy-rc.d")
 """Debian's: what it answers 101 to is not started by an installation."""
 SBIN = "/usr/sbin:/usr/local/sbin:/sbin"

@@ -32,7 +32,7 @@ from typing import IO, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests.faults.world import Daemon, World, world_in
+from tests.faults.world import Daemon, World, wait_gone, world_in
 from tests.kernel.processes import command_lines, memory_kib
 
 STRIKES = 40
@@ -56,13 +56,16 @@ class Reader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: IO[bytes] | None = None
+        self._rest = b""
+        """Of a line that was not all there when we looked."""
 
     def lines(self) -> list[bytes]:
         """Return the new lines."""
         found: list[bytes] = []
         while True:
             if self._file is not None:
-                found += self._file.readlines()
+                *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
+                found += lines
                 with suppress(FileNotFoundError):
                     if os.path.samestat(os.fstat(self._file.fileno()), os.stat(self._path)):
                         return found
@@ -107,6 +110,11 @@ class Soak:
         self.rules = wish.rules
         self.ran_path = world.directory / "ran"
         self._journal, self._ran = Reader(self.daemon.journal_path), Reader(self.ran_path)
+        self.recorded: Counter[str] = Counter()
+        self.triggered: set[str] = set()
+        self.interrupted: set[str] = set()
+        self.late: set[str] = set()
+        """Runs that were no shell yet when the daemon died, and so were not found by the next."""
         self.starts: Counter[str] = Counter()
         self.runs: Counter[str] = Counter()
         self.over: Counter[str] = Counter()
@@ -142,10 +150,12 @@ class Soak:
             busy = [rule for rule in rules.values() if rule["state"] != "armed"]
             shown = command_lines()
             dead = [r for r in rules.values() if "probe_pid" in r and not stands(r, shown)]
-            if not (busy or dead or status["running"] or status["queued"]):
+            self.read()
+            going_on = self.triggered - self.over.keys()  # what settles shows in nothing else
+            if not (busy or dead or going_on or status["running"] or status["queued"]):
                 return rules
             if time.monotonic() > end:
-                raise Unbalanced(f"not armed again: {(busy or dead)[:3]}")
+                raise Unbalanced(f"not armed again: {(busy or dead)[:3]}, not over: {going_on}")
 
     # --- what happens ----------------------------------------------------------------
 
@@ -194,29 +204,40 @@ class Soak:
                 self.tally["daemon deaths"] += 1
         elif disaster == "restart" and self.daemon.restarted() != 0:
             raise Unbalanced("a restart was refused")
+        for rule in targets:
+            if rung[rule["id"]]:
+                wait_gone(rule["probe_pid"])  # until then it looks as if nobody had rung it
         self.quiet()
         self.tally[disaster] += 1
         excused = {"kill": rung, "term": late}.get(disaster, Counter())
         self.account(rung, disaster, excused)
 
-    def account(self, rung: Counter[str], disaster: str, excused: Counter[str]) -> None:
-        """Compare what was rung with what is written; only `excused` may be unseen."""
-        recorded: Counter[str] = Counter()
-        interrupted = set()
+    def read(self) -> None:
+        """Take what was written in the journal since the last look."""
         for line in self._journal.lines():
             record = json.loads(line)
             kind, run = record["kind"], record.get("run", "")
             if kind == "trigger" or (kind == "refused" and not run):
-                recorded[record["rule"]] += 1
+                self.recorded[record["rule"]] += 1
+                self.triggered |= {run} - {""}
             elif kind == "start":
                 self.starts[run] += 1
             elif kind in ("end", "interrupted", "refused", "expired"):
                 self.over[run] += 1
                 if kind != "end":
-                    interrupted.add(run)
+                    self.interrupted.add(run)
                     self.tally[kind] += 1
+
+    def account(self, rung: Counter[str], disaster: str, excused: Counter[str]) -> None:
+        """Compare what was rung with what is written; only `excused` may be unseen."""
+        self.read()
+        recorded, interrupted = self.recorded, self.interrupted
         for line in self._ran.lines():
-            self.runs[line.decode().strip()] += 1
+            run = line.decode().strip()
+            if run in self.late:
+                self.late.remove(run)
+            else:
+                self.runs[run] += 1
         more, missing = recorded - rung, rung - recorded
         if more:
             raise Unbalanced(f"recorded without a signal: {more}")
@@ -233,9 +254,10 @@ class Soak:
         open_runs = self.starts.keys() - self.over.keys()
         if stray or lost or open_runs:
             raise Unbalanced(f"without a start {stray}, without a run {lost}, open {open_runs}")
+        self.late |= (self.starts.keys() & interrupted) - self.runs.keys()
         self.tally["runs"] += len(self.runs)
-        for counter in (self.starts, self.runs, self.over):
-            counter.clear()
+        for seen in (self.starts, self.runs, self.over, recorded, interrupted, self.triggered):
+            seen.clear()
 
     # --- what is left ------------------------------------------------------------------
 
@@ -270,9 +292,7 @@ class Soak:
         self.children()
         if self.daemon.children():
             raise Unbalanced(f"children are left: {self.daemon.children()}")
-        left = self.daemon.fds() - self.daemon.fds_at_start
-        if left > 0:
-            raise Unbalanced(f"{left} descriptors are left")
+        self.daemon.until_fds(self.daemon.fds_at_start)
 
 
 def main() -> int:

@@ -31,7 +31,7 @@ from tools import pictures
 
 ROOT = Path(__file__).resolve().parent.parent
 JAILDAEMON = str(Path(sys.executable).parent / "jaildaemon")
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 
 
 def page(name: str) -> str:

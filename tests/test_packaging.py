@@ -20,13 +20,14 @@ MAKES = [make for make in ("make", "bmake") if shutil.which(make)]
 PATIENCE_SECONDS = 300.0
 ENVIRONMENT_OF_MAKE = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "DESTDIR", "PREFIX"}
 
-# What may be written stays so, all else that is mounted becomes read-only.
+# All but two places becomes read-only.  A mount may be gone by then, with others' directory.
 SEALED = r"""
+seal() { mount -o remount,bind,ro "$(printf %b "$1")"; }
 for place in "$TREE" "$WORK"; do mount --bind "$place" "$place"; done
 while read -r _ at type _; do
     case $type,$at in proc,*|sysfs,*|dev*,*|mqueue,*|cgroup*,*) ;;
     *,"$TREE"|*,"$WORK"|*,/dev|*,/dev/*) ;;
-    *) mount -o remount,bind,ro "$(printf %b "$at")" || exit 99 ;;
+    *) seal "$at" 2>/dev/null || ! grep -qF " $at " /proc/self/mounts || seal "$at" || exit 99 ;;
     esac
 done </proc/self/mounts
 touch / 2>/dev/null && exit 99

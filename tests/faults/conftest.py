@@ -3,6 +3,7 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,11 +17,18 @@ collect_ignore_glob = [] if sys.platform == "linux" else LINUX_ONLY
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    """A directory, and a daemon in it that is not started yet."""
+def world() -> Iterator[World]:
+    """A directory, and a daemon in it that is not started yet.
+
+    Not pytest's: each other pytest that starts closes the directory above those to other users.
+    """
     if os.geteuid() != 0:
         pytest.skip("cannot: only root may enter a jail")
-    with world_in(tmp_path) as found:
+    # A command that is killed at the end may make its file anew while we remove it.
+    with (
+        tempfile.TemporaryDirectory(prefix="jd.", ignore_cleanup_errors=True) as name,
+        world_in(Path(name)) as found,
+    ):
         yield found
 
 

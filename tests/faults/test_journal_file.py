@@ -43,6 +43,7 @@ def test_garbage_starts_nothing_and_stops_nothing(world: World, daemon: Daemon) 
         file.write(b"".join(line + b"\n" for line in GARBAGE))
     daemon.start()
     daemon.armed(rule)
+    assert daemon.journal("start") == []
     assert fifo.waiting() == []
     assert set(daemon.rules()) == {rule}
     assert any("is skipped: " in line for line in daemon.log)

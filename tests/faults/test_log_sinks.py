@@ -10,11 +10,12 @@ import time
 
 from jaildaemon.errors import JaildaemonError
 from tests.faults.world import Daemon, World, wait_gone
+from tests.kernel.events import PATIENCE_SECONDS
 
 
 def rung(daemon: Daemon, rule: str, old: int) -> None:
     """Wait for another probe than `old`."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE_SECONDS
     while daemon.rule(rule).get("probe_pid", old) == old:
         assert time.monotonic() < end
 
@@ -60,7 +61,7 @@ def test_the_daemon_needs_no_working_log(world: World) -> None:
     finally:
         os.close(full)
     try:
-        end = time.monotonic() + 20
+        end = time.monotonic() + PATIENCE_SECONDS
         while True:
             with contextlib.suppress(JaildaemonError):
                 assert daemon.call("Status")["pid"] == process.pid

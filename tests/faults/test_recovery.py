@@ -14,6 +14,7 @@ from tests.faults.world import Daemon, World, alive, in_run, wait_gone
 
 ENDS = [signal.SIGKILL, signal.SIGTERM]
 LONG_AGO = 601.0
+HOUR = 3600.0
 
 
 def edit(daemon: Daemon, kind: str, **values: Any) -> None:
@@ -128,16 +129,18 @@ def test_a_withdrawn_rule_does_not_come_back(world: World, daemon: Daemon) -> No
 
 
 def test_a_one_shot_that_is_spent_does_not_come_back(world: World, daemon: Daemon) -> None:
-    rule, fifo = daemon.attach(world.jail().jail, f"cat {world.fifo().path}"), world.directory
-    daemon.run(rule)
+    fifo = world.fifo()
+    rule = daemon.attach(world.jail().jail, f"read x < {fifo.path}")
+    run = daemon.run(rule)
     daemon.again()
     daemon.wait("goes on as pid")
     assert daemon.rule(rule)["state"] == "running"
-    (fifo / "fifo").write_text("x", encoding="ascii")
-    daemon.crash()
-    daemon.start()
-    assert daemon.journal("trigger") != []
-    assert "probe_pid" not in daemon.rules().get(rule, {})
+    fifo.write("\n")
+    daemon.wait(f"run {run} ended")
+    assert daemon.rules() == {}
+    daemon.again()
+    assert daemon.rules() == {}
+    assert len(daemon.journal("trigger")) == 1
 
 
 # --- windows -----------------------------------------------------------------------------
@@ -188,7 +191,8 @@ def test_a_command_that_outlived_the_daemon_is_waited_for(
     world: World, daemon: Daemon, how: signal.Signals
 ) -> None:
     fifo = world.fifo()
-    rule = daemon.attach(world.jail().jail, f"read go < {fifo.path}; echo done", respawn="after")
+    command = f"read go < {fifo.path}; echo done; read go < {fifo.path}"
+    rule = daemon.attach(world.jail().jail, command, respawn="after")
     daemon.ring(rule)
     run, pid = daemon.started(rule)
     daemon.end(how)
@@ -196,6 +200,8 @@ def test_a_command_that_outlived_the_daemon_is_waited_for(
     daemon.start()
     daemon.wait(f"run {run} goes on as pid {pid}")
     assert daemon.rule(rule)["state"] == "running"
+    fifo.write("go\n")
+    daemon.until_read(run, b"done\n")
     fifo.write("go\n")
     # Of a stranger FreeBSD tells how it ended.
     how_it_ended = "with an unknown status" if sys.platform == "linux" else "exit 0"
@@ -224,13 +230,13 @@ def test_a_command_that_ended_meanwhile_is_interrupted(world: World, daemon: Dae
 
 
 def test_the_timeout_goes_on(world: World, daemon: Daemon) -> None:
-    rule = daemon.attach(
-        world.jail().jail, "exec sleep 1000", respawn="after", timeout="2s", title="T"
-    )
+    rule = daemon.attach(world.jail().jail, "exec sleep 1000", respawn="after", timeout="1h")
     daemon.ring(rule)
     run, pid = daemon.started(rule)
-    daemon.again()
-    daemon.wait(f"run {run} has not ended after 2 s: SIGTERM")
+    daemon.crash()
+    edit(daemon, "trigger", s=time.monotonic() - HOUR)
+    daemon.start()
+    daemon.wait(f"run {run} has not ended after 3600 s: SIGTERM")
     wait_gone(pid)
     daemon.wait(f"run {run} ended")
     daemon.armed(rule)
@@ -278,7 +284,8 @@ def test_a_start_without_its_process_is_never_run_again(world: World, daemon: Da
     daemon.start()
     daemon.wait("run waiting.1 interrupted: ")
     daemon.armed(rule)
-    daemon.settled()
+    assert daemon.call("Status")["running"] == 0
+    assert len(daemon.journal("start")) == 1
     assert fifo.waiting() == []
 
 
@@ -289,12 +296,15 @@ def test_a_start_without_its_process_is_never_run_again(world: World, daemon: Da
 def test_a_trigger_that_settled_is_taken_up_again(
     world: World, daemon: Daemon, how: signal.Signals
 ) -> None:
-    rule = daemon.attach(world.jail().jail, "true", respawn="after", settle="300ms")
+    rule = daemon.attach(world.jail().jail, "true", respawn="after", settle="1h")
     daemon.ring(rule)
-    daemon.wait("settles: it starts if its jail lives in 0.3 s")
+    daemon.wait("settles: it starts if its jail lives in 3600 s")
     assert daemon.rule(rule)["state"] == "settling"
     daemon.end(how)
     assert daemon.journal("start") == []
+    # It settles anew, which is not to take an hour.
+    (record,) = daemon.journal("rule")
+    edit(daemon, "rule", policy={**record["policy"], "settle": "10ms"})
     daemon.start()
     daemon.started(rule)
     daemon.armed(rule)
@@ -312,7 +322,8 @@ def test_a_queued_trigger_is_run(world: World, daemon: Daemon, respawn: str) -> 
     assert fifo.line() == "waiting.1"
     daemon.wait("run waiting.1 ended: exit 0")
     daemon.again()
-    daemon.settled()
+    assert daemon.call("Status")["running"] == 0
+    assert len(daemon.journal("start")) == 1
     assert fifo.waiting() == []
 
 

@@ -19,6 +19,7 @@ from jaildaemon.daemon import journal as journal_file
 from jaildaemon.daemon.journal import Journal
 from jaildaemon.errors import JaildaemonError, Refused
 from tests.faults.world import Daemon, World, alive
+from tests.kernel.events import PATIENCE_SECONDS
 
 assert sys.platform == "linux"
 
@@ -157,7 +158,7 @@ def test_more_clients_than_descriptors(world: World, daemon: Daemon) -> None:
             assert alive(daemon.pid)
     resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, limits)
     assert any("accepting nothing for 1 s: Too many open" in line for line in daemon.log)
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE_SECONDS
     while True:
         with contextlib.suppress(JaildaemonError):
             assert daemon.call("Status")["pid"] == daemon.pid

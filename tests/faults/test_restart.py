@@ -95,20 +95,24 @@ def test_no_signal_is_lost_or_seen_twice_in_many_restarts(world: World, daemon: 
     ]
     rung = 0
     for number in range(10):
-        probes = [found.get("probe_pid") for found in daemon.rules().values()]
+        probes = [found["probe_pid"] for found in daemon.rules().values()]
+        daemon.pass_over()  # the program before it has said " serves " too
         daemon.launch_restart()
         # No wait for anything: at ten moments of the rehearsal and the exec.
         time.sleep(number * 0.04)
         for probe in probes:
-            if probe is not None:
-                os.kill(probe, signal.SIGHUP)
-                rung += 1
+            os.kill(probe, signal.SIGHUP)
+            rung += 1
         assert daemon.restarted() == 0
         daemon.wait(" serves ")
+        for probe in probes:
+            wait_gone(probe)  # until then it looks as one that has not been rung
         daemon.until_armed(rules)
     assert rung >= 50
+    while daemon.call("Status")["running"]:  # before the last of them some may have to wait
+        daemon.settled()
     assert len(daemon.journal("trigger")) == len(daemon.journal("start")) == rung
-    assert daemon.fds() <= daemon.fds_at_start + 3 * len(rules) + 4
+    daemon.until_fds(daemon.fds_at_start + 3 * len(rules) + 4)
 
 
 def test_descriptors_and_children_do_not_grow(world: World, daemon: Daemon) -> None:
@@ -122,7 +126,7 @@ def test_descriptors_and_children_do_not_grow(world: World, daemon: Daemon) -> N
         restart(daemon)
     daemon.settled()
     daemon.until_children(1)  # the probe; no reader, no zombie
-    assert daemon.fds() == fds
+    daemon.until_fds(fds)
 
 
 def test_windows_are_kept(world: World, daemon: Daemon) -> None:
@@ -240,6 +244,36 @@ def test_a_crash_right_after_the_exec_is_a_crash(world: World, copied: Path) -> 
     assert daemon.ended() == -signal.SIGKILL
     daemon.start()
     daemon.armed(rule)
+
+
+MOMENTS = {
+    "before the exec": (
+        "        # Blocked signals stay",
+        "        os.kill(os.getpid(), signal.SIGTERM)\n        # Blocked signals stay",
+    ),
+    "with the end of the rehearsal": (
+        "                self._when_quiet(self._exec)",
+        """\
+                os.kill(os.getpid(), signal.SIGTERM)
+                self._backend.watcher.call_in(0, lambda: self._when_quiet(self._exec))""",
+    ),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_termination_during_the_exchange_is_not_lost(
+    world: World, copied: Path, moment: str
+) -> None:
+    daemon = world.daemon
+    handover = copied / "daemon" / "handover.py"
+    text, (before, after) = handover.read_text(encoding="utf-8"), MOMENTS[moment]
+    assert text.count(before) == 1
+    handover.write_text(text.replace(before, after), encoding="utf-8")
+    restart(daemon)  # from here on each exchange has it
+    daemon.launch_restart()
+    assert daemon.ended() == 0
+    assert daemon.log[-1] == "ended"
+    daemon.restarted()
 
 
 def test_in_the_background_too(world: World) -> None:

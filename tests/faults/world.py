@@ -302,6 +302,20 @@ class Daemon:
         self.until_armed([rule])
         return self.probe(rule)
 
+    def until_fds(self, most: int) -> None:
+        """Wait until it has `most` descriptors at most: those of an ended run close after it."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while (fds := self.fds()) > most:
+            assert time.monotonic() < end, f"{fds} descriptors are left, not {most}"
+            self.settled()
+
+    def until_read(self, run: str, words: bytes) -> None:
+        """Wait until the reader of its output has kept `words` of a run that goes on."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while words not in (self.state / f"{run}.output").read_bytes():
+            assert time.monotonic() < end, f"{words!r} was not read"
+            self.settled()
+
     def until_children(self, count: int) -> None:
         """Wait until it has `count` children."""
         end = time.monotonic() + PATIENCE_SECONDS
@@ -317,7 +331,12 @@ class Daemon:
         return self.state / "journal.jsonl"
 
     def journal(self, *kinds: str) -> list[dict[str, Any]]:
-        """Return the journal's records, those of `kinds` where any is given."""
+        """Return the journal's records, those of `kinds` where any is given.
+
+        What the log has said is in it by then: the daemon says first, and writes after.
+        """
+        if self._process is not None:
+            self.call("Status")  # answered when it is done with what it was at
         found = []
         path = self.journal_path
         for line in path.read_bytes().splitlines() if path.is_file() else ():
@@ -326,6 +345,10 @@ class Daemon:
                 if not kinds or record["kind"] in kinds:
                     found.append(record)
         return found
+
+    def times(self, kind: str, rule: str) -> list[float]:
+        """Return when each record was made: how late we hear of it is the host's affair."""
+        return [float(record["s"]) for record in self.journal(kind) if record["rule"] == rule]
 
     def rewrite(self, records: list[dict[str, Any]]) -> None:
         """Replace the journal, as only a test may."""

@@ -9,9 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-PATIENCE_SECONDS = float(os.environ.get("JAILDAEMON_TEST_PATIENCE", "20"))
+PATIENCE_SECONDS = float(os.environ.get("JAILDAEMON_TEST_PATIENCE", "60"))
 """How long something that must happen may take.  A working machine needs
-milliseconds; an emulated one sets the variable."""
+milliseconds, a starved one seconds; an emulated one sets the variable."""
 
 
 class TooLate(AssertionError):

@@ -52,6 +52,10 @@ def undo(what: str, *words: str) -> None:
             _end_process(int(words[0]), words[1])
         case "file":
             Path(words[0]).unlink(missing_ok=True)
+        case "link":  # while it leads where ours did: another session may have its own there
+            with contextlib.suppress(OSError):
+                if os.readlink(words[0]) == words[1]:
+                    os.unlink(words[0])
         case "cgroup":
             _remove_cgroup(words[0])
 

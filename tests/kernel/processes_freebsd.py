@@ -90,6 +90,12 @@ def memory_kib(pid: int) -> int:
     return int(_run("ps", "-orss=", "-p", str(pid)))
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return what a process has used of a processor."""
+    minutes, seconds = _run("ps", "-otime=", "-p", str(pid)).split(":")
+    return int(minutes) * 60 + float(seconds)
+
+
 def children(pid: int) -> list[int]:
     """Return the children of a process."""
     rows = (line.split() for line in _run("ps", "-ax", "-opid=", "-oppid=").splitlines())

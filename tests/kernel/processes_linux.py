@@ -95,6 +95,11 @@ def memory_kib(pid: int) -> int:
     return int(status(pid)["VmRSS"].split()[0])
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return what a process has used of a processor."""
+    return sum(int(ticks) for ticks in _stat(pid)[11:13]) / os.sysconf("SC_CLK_TCK")
+
+
 def children(pid: int) -> list[int]:
     """Return the children of a process."""
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")

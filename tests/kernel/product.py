@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -160,12 +159,8 @@ class Daemon(Client):
         self._told = threading.Condition()
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
-        self.wait_until(self._listens, "the daemon to listen")
-
-    def _listens(self) -> bool:
-        """Say whether the socket can be connected to: far quicker than to ask by the command."""
-        with socket.socket(socket.AF_UNIX) as caller:
-            return caller.connect_ex(str(self.socket)) == 0
+        # It can be connected to earlier, before its pidfile is written and its signals are caught.
+        self.wait_until(lambda: any(" serves " in line for line in self.log), "the daemon to serve")
 
     def _read_log(self) -> None:
         assert self.process.stderr is not None

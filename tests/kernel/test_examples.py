@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The man page's three examples, as they are written there, with stand-ins for their programs."""
 
-import os
 import re
 import shutil
 import time
@@ -21,14 +20,12 @@ SBIN = Path("/usr/local/sbin")
 StandIn = Callable[[str], str]
 
 
-def _write(path: Path, text: str) -> bool:
-    """Write a program where there is nothing yet."""
+def _link(path: Path, program: Path) -> bool:
+    """Have a program under another name too, where there is nothing yet."""
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o755)
+        path.symlink_to(program)
     except OSError:
         return False
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        file.write(text)
     return True
 
 
@@ -42,14 +39,15 @@ def stand_in(place: Place, directory: Path, bell: Bell) -> Iterator[StandIn]:
     made: list[Path] = []
 
     def install(name: str) -> str:
-        text = f"#!/bin/sh\necho \"${{0##*/}} $*\" > '{bell.path}'\n"
+        program = directory / name
+        program.write_text(f"#!/bin/sh\necho \"${{0##*/}} $*\" > '{bell.path}'\n", encoding="utf-8")
+        program.chmod(0o755)
         if shutil.which(name, path=PATH) is None and SBIN.is_dir():
-            place.note("file", str(SBIN / name))
-            if _write(SBIN / name, text):
+            place.note("link", str(SBIN / name), str(program))
+            if _link(SBIN / name, program):
                 made.append(SBIN / name)
                 return name
-        assert _write(directory / name, text)
-        return str(directory / name)
+        return str(program)
 
     yield install
     for path in made:

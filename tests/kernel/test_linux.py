@@ -13,7 +13,7 @@ from tests.kernel.events import Bell
 from tests.kernel.jails import KINDS
 from tests.kernel.jails.linux import LinuxJail
 from tests.kernel.jails.namespaces import Namespaces
-from tests.kernel.processes import look
+from tests.kernel.processes import children, look
 from tests.kernel.product import Daemon
 
 REFUSED, NO_JAIL = 1, 4
@@ -24,7 +24,7 @@ USER_KINDS = [kind for kind in KINDS if issubclass(kind, LinuxJail) and kind.use
 def another_process(jail: LinuxJail) -> Iterator[int]:
     """Give the host's pid of a process of the jail that is not its init."""
     if not isinstance(jail, Namespaces):
-        yield next(pid for pid in jail.members() if pid != jail.init)
+        yield children(jail.init)[0]
         return
     pipe = subprocess.PIPE
     with subprocess.Popen(jail.argv("cat"), stdin=pipe, stdout=pipe) as process:

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The suite's own promises: no sentence without a test, nothing left after a crash."""
 
+import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.kernel import manpage
+from tests.kernel import manpage, place
 from tests.kernel.conftest import skip_or_fail
 from tests.kernel.events import wait_gone
 from tests.kernel.jails import KINDS, cannot_have
-from tests.kernel.place import HOME, Place
+from tests.kernel.place import Place
 
 ROOT = Path(__file__).parents[2]
 SENTENCE = {"id": "one", "text": "It rings.", "tests": ["test_ring"]}
@@ -67,10 +70,22 @@ def test_a_proven_sentence_is_no_problem() -> None:
     assert manpage.problems([SENTENCE], {"test_ring": {"one"}, "test_more": set()}) == []
 
 
-def test_the_next_session_removes_what_a_killed_one_left() -> None:
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give a home of sessions of our own: in everybody's any other pytest may be the next one."""
+    with tempfile.TemporaryDirectory(prefix="jd.") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        made = directory / place.HOME.name
+        monkeypatch.setattr(place, "HOME", made)
+        yield made
+
+
+def test_the_next_session_removes_what_a_killed_one_left(home: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", CRASH, OUTLIVES],
         cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(home.parent)},
         capture_output=True,
         text=True,
         check=False,
@@ -79,15 +94,15 @@ def test_the_next_session_removes_what_a_killed_one_left() -> None:
         (kind,) = (kind for kind in KINDS if kind.kind == OUTLIVES)
         skip_or_fail(done.stderr.strip(), cannot_have(kind))
     session, jail = done.stdout.split()
-    assert (HOME / session / "ledger").exists()
+    assert (home / session / "ledger").exists()
 
-    place = Place()
+    following = Place()
     try:
-        assert session in place.leftovers
-        assert not (HOME / session).exists()
+        assert session in following.leftovers
+        assert not (home / session).exists()
         if sys.platform == "linux":
             wait_gone(int(jail))
         else:
             assert subprocess.run(["jls", "-j", jail], check=False).returncode != 0
     finally:
-        place.close()
+        following.close()

@@ -5,7 +5,6 @@ import contextlib
 import gc
 import os
 import signal
-import socket
 import sys
 import syslog
 from collections.abc import Callable
@@ -45,6 +44,7 @@ from jaildaemon.daemon.journal import Log
 from jaildaemon.daemon.logs import log_to_stderr, log_to_syslog
 from jaildaemon.daemon.methods import Methods
 from jaildaemon.daemon.recovery import recover
+from jaildaemon.daemon.signals import Signals, default_signals
 from jaildaemon.errors import JaildaemonError, Refused
 
 WITHDRAW_SECONDS = 5.0
@@ -55,34 +55,6 @@ STATUS_SIGNALS = [s for s in signal.Signals if s.name in ("SIGUSR1", "SIGINFO")]
 """SIGINFO is the BSDs': what ^T sends."""
 
 Ready = Callable[[], None]
-
-
-def _default_signals() -> None:
-    """Undo what we were started with: nohup(1) and careless parents ignore signals."""
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE}:
-        if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
-
-
-class _Signals:
-    """SIGTERM and its like, told by a descriptor: none is lost, none interrupts."""
-
-    def __init__(self, backend: Backend, calls: dict[signal.Signals, Callable[[], None]]) -> None:
-        self._calls = calls
-        self._read, self._write = socket.socketpair()
-        self._read.setblocking(False)
-        self._write.setblocking(False)
-        for number in calls:
-            signal.signal(number, lambda *_: None)
-        signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
-        backend.watcher.watch_fd(self._read.fileno(), self._readable)
-
-    def _readable(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            for number in self._read.recv(64):
-                call = self._calls.get(signal.Signals(number))
-                if call is not None:
-                    call()
 
 
 class Service:
@@ -99,7 +71,7 @@ class Service:
         self._backend, self._held, self._log = backend, held, log
         self._files = loaded.files
         self._ending = self._over = self._restarting = False
-        _Signals(
+        self._signals = Signals(
             backend,
             {
                 signal.SIGTERM: self._end,
@@ -179,6 +151,7 @@ class Service:
             self._restarting = False
             self._log("restarting" if error is None else str(error))
             if error is None:
+                self._signals.keep()
                 self._hub.roster.names.stop()  # an engine's stream must not outlive us
             else:
                 self._hub.roster.start()
@@ -187,7 +160,7 @@ class Service:
         Restart(self._backend, self._handover, told)
 
     def _handover(self) -> Handover | None:
-        if not self._hub.quiet:
+        if self._ending or not self._hub.quiet:
             return None
         listener_fd, lock_fd = self._held.control.descriptors
         probes = self._hub.probes
@@ -291,7 +264,7 @@ def take_over(handover: Handover, stack: contextlib.ExitStack) -> Held:
 
 def serve(places: Places, log: Log, ready: Ready, handover: Handover | None = None) -> None:
     """Be the daemon, in this process.  `ready` is called when the socket answers."""
-    _default_signals()
+    default_signals()
     # Told to reload or for the status before we can: that waits, and does not end us.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1))
     loaded = places.load("start")

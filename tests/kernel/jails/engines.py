@@ -122,6 +122,7 @@ class Docker(BusyboxJail):
         must(self._dockerd.command("run", *options, "jail", *INIT))
         found = self._dockerd.command("inspect", "--format", "{{.State.Pid}}", self._id)
         self.init = int(must(found).stdout)
+        self.wait_up()
 
     def argv(self, *inside: str, uid: int = 0) -> list[str]:
         """Return the command that runs `inside` in the container."""
@@ -194,6 +195,7 @@ class Podman(BusyboxJail):
         must(self._command("run", *options, "jail", *INIT))
         found = must(self._command("inspect", "--format={{.State.Pid}}", self._id))
         self.init = int(found.stdout)
+        self.wait_up()
 
     def argv(self, *inside: str, uid: int = 0) -> list[str]:
         """Return the command that runs `inside` in the container."""

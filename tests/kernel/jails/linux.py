@@ -5,11 +5,14 @@ import contextlib
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import ClassVar
 
+from tests.kernel.events import PATIENCE_SECONDS
 from tests.kernel.jails.base import Jail, NoSuchKind, parse_ps
 from tests.kernel.place import CGROUPS, Place
+from tests.kernel.processes import children
 
 FIRST_ID, IDS = 100000, 65536
 """The usual range of a user namespace's ids on the host."""
@@ -64,6 +67,20 @@ class BusyboxJail(LinuxJail):
     """A container whose tree is a static busybox, as in the smallest images."""
 
     programs: ClassVar[dict[str, str]] = {"busybox": "busybox-static"}
+
+    def wait_up(self) -> None:
+        """Wait until the init has its trap, and its child: before that a TERM is lost on it.
+
+        Nothing that it could tell goes through every engine, so it is looked at.
+        """
+        end = time.monotonic() + PATIENCE_SECONDS
+        try:
+            while not children(self.init):
+                if time.monotonic() > end:
+                    raise NoSuchKind("its init does nothing")
+        except OSError as error:
+            msg = f"its init ended at once: {error}"
+            raise NoSuchKind(msg) from error
 
     def ps(self) -> dict[int, str]:
         """Return what busybox's ps shows inside."""

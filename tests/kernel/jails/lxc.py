@@ -46,6 +46,7 @@ class Lxc(BusyboxJail):
         must([*prefix, *self._command("lxc-start", "--daemon", "--logfile", str(home / "log"))])
         info = must(self._command("lxc-info", "--pid", "--no-humanize"))
         self.init = int(info.stdout)
+        self.wait_up()
 
     def argv(self, *inside: str, uid: int = 0) -> list[str]:
         """Return the command that runs `inside` in the container."""

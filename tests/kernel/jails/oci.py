@@ -71,6 +71,7 @@ class OciJail(BusyboxJail):
             msg = f"{self.program}: {error}"
             raise NoSuchKind(msg) from error
         self.init = json.loads(must(self._command("state", self._id)).stdout)["pid"]
+        self.wait_up()
 
     def argv(self, *inside: str, uid: int = 0) -> list[str]:
         """Return the command that runs `inside` in the container."""
