@@ -19,6 +19,8 @@ from tests.attacks.talker import NaiveTalker, Talker
 from tests.helper.parent import wait_readable
 
 NAIVE = HERE / "naive_freebsd.py"
+SUSPENDED = ("pause", "sigsusp")
+"""What sigsuspend(2) waits for, in 13 and in 15 (sys/kern/kern_sig.c)."""
 LIBC = ctypes.CDLL(None, use_errno=True)
 KERN_PROC_PID = (1, 14, 1)  # sys/sysctl.h
 KINFO_SIZE, KI_RUNTIME = 1088, 328  # sys/user.h
@@ -86,7 +88,7 @@ def other(daemon: Daemon, tmp_path: Path) -> Iterator[Bell]:
     bell.close()
 
 
-def shows(pid: int, what: str, wanted: str) -> bool:
+def shows(pid: int, what: str, wanted: str | tuple[str, ...]) -> bool:
     """Say whether ps(1) comes to show that of a process."""
     command = ["ps", "-o", f"{what}=", "-p", str(pid)]
     end = time.monotonic() + LONGEST_SECONDS

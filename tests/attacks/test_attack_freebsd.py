@@ -16,7 +16,7 @@ import pytest
 if not sys.platform.startswith("freebsd"):
     pytest.skip("cannot: the FreeBSD attacker", allow_module_level=True)
 
-from tests.attacks.freebsd_rig import Naive, shows
+from tests.attacks.freebsd_rig import SUSPENDED, Naive, shows
 from tests.attacks.rig import Daemon, arm_under, wait_counts
 from tests.attacks.talker import Talker
 from tests.attacks.tally import Tally
@@ -152,7 +152,7 @@ def test_the_final_state_as_seen_from_outside_on_freebsd(
     tally.control("final state", len(other), " ".join(other))
     naive.asked(f"kill {pid}")
     pid = daemon.attach(jid, "BELL")
-    assert shows(pid, "wchan", "pause")  # what it was started with is closed
+    assert shows(pid, "wchan", SUSPENDED)  # what it was started with is closed
     kinds = {line.split()[2] for line in shown("-f")}
     assert kinds <= {"text", "cwd", "root", "jail"}
     assert "=" not in " ".join(shown("-e"))

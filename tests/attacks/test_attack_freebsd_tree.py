@@ -15,7 +15,7 @@ import pytest
 if not sys.platform.startswith("freebsd"):
     pytest.skip("cannot: the FreeBSD attacker", allow_module_level=True)
 
-from tests.attacks.freebsd_rig import Naive, make_jail, remove_jail, shows
+from tests.attacks.freebsd_rig import SUSPENDED, Naive, make_jail, remove_jail, shows
 from tests.attacks.rig import HERE, Daemon, build_helper
 from tests.attacks.talker import Talker
 from tests.attacks.tally import Tally
@@ -127,7 +127,7 @@ def test_no_path_is_looked_up_in_a_hostile_tree_on_freebsd(
         trace = Trace(daemon.pid, tmp_path / "ours.ktrace")
         pids = daemon.attach_many(trap, PROBES)
         assert len(pids) == PROBES
-        assert all(shows(pid, "wchan", "pause") for pid in pids)
+        assert all(shows(pid, "wchan", SUSPENDED) for pid in pids)
         daemon.detach_all()
         entered, calls, names = trace.after_attach()
     finally:
