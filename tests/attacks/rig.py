@@ -83,7 +83,11 @@ class Daemon:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.pid = int(self.wait_log(r" serves \S+ as pid (\d+)").group(1))
+        try:
+            self.pid = int(self.wait_log(r" serves \S+ as pid (\d+)").group(1))
+        except AssertionError:
+            self._process.kill()  # nobody else knows of it
+            raise
 
     def _read(self) -> None:
         assert self._process.stderr is not None

@@ -110,6 +110,7 @@ class Daemon:
             stderr=subprocess.PIPE,
             env={**os.environ, **(env or {})},
         )
+        self.pid = self._process.pid  # if it never serves, this is whom to end
 
     def start(
         self,
