@@ -14,7 +14,7 @@ import pytest
 
 import jaildaemon
 from jaildaemon.errors import Refused
-from tests.faults.world import JAILDAEMON, Daemon, World, wait_gone
+from tests.faults.world import JAILDAEMON, Daemon, World, changed, wait_gone
 
 PACKAGE = Path(jaildaemon.__file__).parent
 
@@ -274,6 +274,19 @@ def test_a_termination_during_the_exchange_is_not_lost(
     assert daemon.ended() == 0
     assert daemon.log[-1] == "ended"
     daemon.restarted()
+
+
+TOLD_AT_ONCE = changed(
+    "daemon.signals",
+    "set_to = m.signal.signal; m.signal.signal = lambda number, handler: "
+    "(m.set_to(number, handler), number == 15 and m.os.kill(m.os.getpid(), number))[0]",
+)
+
+
+def test_a_termination_as_soon_as_it_is_handled_is_not_lost(world: World) -> None:
+    world.daemon.launch(program=TOLD_AT_ONCE)
+    assert world.daemon.ended() == 0
+    assert world.daemon.log[-1] == "ended"
 
 
 def test_in_the_background_too(world: World) -> None:

@@ -25,9 +25,10 @@ class Signals:
         self._read, self._write = socket.socketpair()
         self._read.setblocking(False)
         self._write.setblocking(False)
+        # First: what came between would be handled, and told to nobody.
+        signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
         for number in calls:
             signal.signal(number, lambda *_: None)
-        signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
         backend.watcher.watch_fd(self._read.fileno(), self._readable)
 
     def _readable(self) -> None:
