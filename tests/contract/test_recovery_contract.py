@@ -145,6 +145,14 @@ def test_a_run_is_found_by_its_id_with_its_pid_and_without(world: World) -> None
         world.end_stranger(pid)
 
 
+def test_each_of_many_runs_is_found(world: World) -> None:
+    """Of one process in forty FreeBSD 15.1 shows the beginning of the environment only."""
+    for number in range(64):
+        pid = world.stranger(f"{LIFE}.many{number}")
+        assert world.backend.find_run(f"{LIFE}.many{number}", pid) == pid
+        world.end_stranger(pid)
+
+
 def test_what_is_no_session_leader_is_a_child_of_the_run_not_the_run(world: World) -> None:
     pid = world.stranger(f"{LIFE}.2", leader=False)
     assert world.backend.find_run(f"{LIFE}.2", None) is None

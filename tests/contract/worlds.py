@@ -14,6 +14,7 @@ from pathlib import Path
 
 from jaildaemon.backends import this_system
 from jaildaemon.backends.base import Backend, Death, ProbeOwner
+from jaildaemon.daemon.commands import environment
 from jaildaemon.errors import JaildaemonError
 from tests.contract.fake import FakeBackend
 
@@ -259,10 +260,9 @@ class RealWorld(World):
                 os.write(told, f"{os.getpid()}".encode())
                 os.dup2(their_end, 0)
                 os.dup2(told, 1)
-                path = {"PATH": "/bin:/sbin:/usr/bin:/usr/sbin"}
-                words = path if run is None else {**path, "JAILDAEMON_RUN": run}
+                values = {} if run is None else {"RUN": run, "JID": "1", "JAIL": "j", "RULE": "t1"}
                 command = [*way, "sh", "-c", "echo; read x"]
-                os.execvpe(command[0], command, words)
+                os.execvpe(command[0], command, environment("/root", values))
             os._exit(0)
         os.close(told)
         os.close(their_end)

@@ -56,6 +56,7 @@ def test_the_environment_is_exactly_the_documented_one(
     jail.ring("ENVIRONMENT")
     found = environment(int(bell.wait()))
     gate.open()
+    assert next(iter(found)) == "JAILDAEMON_RUN"  # FreeBSD 15 does not show the last of some
     name, run = found.pop("JAILDAEMON_JAIL"), found.pop("JAILDAEMON_RUN")
     assert re.fullmatch(r"[A-Za-z0-9._-]+", name)
     assert run

@@ -128,12 +128,19 @@ def jail_get(
     )
 
 
-def _sysctl(name: tuple[int, ...], buffer: "ctypes.Array[ctypes.c_char] | None") -> int:
+def _sysctl(
+    name: tuple[int, ...],
+    buffer: "ctypes.Array[ctypes.c_char] | None",
+    *,
+    partial: bool = False,
+) -> int:
     """Read a value into `buffer`; return its size, or an estimate of it without one."""
     mib = (ctypes.c_int * len(name))(*name)
     size = ctypes.c_size_t(0 if buffer is None else len(buffer))
     if _libc.sysctl(mib, len(mib), buffer, ctypes.byref(size), None, 0) < 0:
-        raise _oserror(f"sysctl {'.'.join(map(str, name))}")
+        error = _oserror(f"sysctl {'.'.join(map(str, name))}")
+        if not (partial and error.errno == errno.ENOMEM):
+            raise error
     return size.value
 
 
@@ -186,15 +193,15 @@ def boot_time() -> tuple[int, int]:
 
 
 def environment(pid: int) -> list[bytes]:
-    """Return the environment of `pid`, empty where it is longer than ENV_SIZE; kern.proc.env."""
+    """Return the environment of `pid`, or its beginning; kern.proc.env.
+
+    The beginning where it is longer than ENV_SIZE, and for some processes of 15.1: it reads 256
+    bytes from where a string begins, and gives up where these end above the stack
+    (vmspace_iop, sys/kern/sys_process.c).  ENOMEM comes with what was read by then.
+    """
     buffer = ctypes.create_string_buffer(ENV_SIZE)
-    try:
-        size = _sysctl((CTL_KERN, KERN_PROC, KERN_PROC_ENV, pid), buffer)
-    except OSError as error:
-        if error.errno == errno.ENOMEM:
-            return []
-        raise
-    return buffer.raw[:size].split(b"\0")
+    size = _sysctl((CTL_KERN, KERN_PROC, KERN_PROC_ENV, pid), buffer, partial=True)
+    return buffer.raw[:size].split(b"\0")[:-1]
 
 
 def sysctl_int(name: str) -> int:

@@ -39,12 +39,15 @@ def check_user(name: str) -> None:
 
 
 def environment(home: str, values: dict[str, str]) -> dict[str, str]:
-    """Return the command's whole environment: three fixed values, and JAILDAEMON_*."""
+    """Return the command's whole environment: JAILDAEMON_*, and three fixed values.
+
+    Ours come first: of some processes FreeBSD 15 shows no more than the beginning.
+    """
     return {
+        **{f"JAILDAEMON_{name}": value for name, value in values.items()},
         "PATH": PATH,
         "HOME": home,
         "LANG": "C.UTF-8",
-        **{f"JAILDAEMON_{name}": value for name, value in values.items()},
     }
 
 

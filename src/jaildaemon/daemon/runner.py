@@ -109,12 +109,12 @@ class Runner:
             return
         jail = self._hub.jail_of(run)
         values = {
+            "RUN": run.id,  # by which it is found again (Backend.find_run)
             "JID": str(jail.number),
             # An engine's name is root's, and plain; a jail's own is the kernel's.
             "JAIL": rule.jail_name or jail.safe_name(),
             "TITLE": rule.title or "",
             "RULE": rule.id,
-            "RUN": run.id,
         }
         command = Command(self._hub.backend, self._ring(run))
         records = [journal.record("start", rule=rule.id, run=run.id)]
