@@ -21,11 +21,13 @@ import errno
 import json
 import os
 import random
+import select
 import signal
 import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -82,21 +84,34 @@ def stands(rule: dict[str, Any], shown: dict[int, str]) -> bool:
     return str(rule["title"]) in shown.get(rule["probe_pid"], "")
 
 
-def strike(rule: dict[str, Any], number: signal.Signals) -> None:
-    """Signal a rule's probe; ProcessLookupError if it stands no more."""
+def strike(rule: dict[str, Any], number: signal.Signals) -> Callable[[], None]:
+    """Signal a rule's probe, and return what waits for its end.
+
+    ProcessLookupError if it stands no more.
+    """
+    pid = rule["probe_pid"]
     if sys.platform != "linux":
         # No pidfd: but numbers go round to 99,999 before one comes back.
-        os.kill(rule["probe_pid"], number)
-        return
-    pidfd = os.pidfd_open(rule["probe_pid"])
+        os.kill(pid, number)
+        return lambda: wait_gone(pid)
+    pidfd = os.pidfd_open(pid)
     try:
         # The pidfd first: what is rung is what was looked at.
-        words = Path(f"/proc/{rule['probe_pid']}/cmdline").read_text(encoding="utf-8")
+        words = Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8")
         if str(rule["title"]) not in words:
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
         signal.pidfd_send_signal(pidfd, number)
-    finally:
+    except BaseException:
         os.close(pidfd)
+        raise
+
+    def wait() -> None:
+        gone = select.select([pidfd], [], [], PATIENCE_SECONDS)[0]
+        os.close(pidfd)
+        if not gone:
+            raise Unbalanced(f"{rule['id']}: its probe {pid} did not die of {number.name}")
+
+    return wait
 
 
 class Soak:
@@ -110,6 +125,8 @@ class Soak:
         self.rules = wish.rules
         self.ran_path = world.directory / "ran"
         self._journal, self._ran = Reader(self.daemon.journal_path), Reader(self.ran_path)
+        self.struck: list[Callable[[], None]] = []
+        """Wait for the end of what we have rung."""
         self.recorded: Counter[str] = Counter()
         self.triggered: set[str] = set()
         self.interrupted: set[str] = set()
@@ -165,7 +182,7 @@ class Soak:
         for rule in rules:
             number = signal.SIGHUP if rule["policy"]["signal"] == "HUP" else signal.SIGUSR1
             with suppress(OSError):
-                strike(rule, number)
+                self.struck.append(strike(rule, number))
                 rung[rule["id"]] += 1
         return rung
 
@@ -204,9 +221,8 @@ class Soak:
                 self.tally["daemon deaths"] += 1
         elif disaster == "restart" and self.daemon.restarted() != 0:
             raise Unbalanced("a restart was refused")
-        for rule in targets:
-            if rung[rule["id"]]:
-                wait_gone(rule["probe_pid"])  # until then it looks as if nobody had rung it
+        while self.struck:
+            self.struck.pop()()  # until it is dead it looks as if nobody had rung it
         self.quiet()
         self.tally[disaster] += 1
         excused = {"kill": rung, "term": late}.get(disaster, Counter())
