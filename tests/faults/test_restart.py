@@ -14,6 +14,7 @@ import pytest
 
 import jaildaemon
 from jaildaemon.errors import Refused
+from tests.daemon.product import wait_ended
 from tests.faults.world import JAILDAEMON, Daemon, World, changed, wait_gone
 
 PACKAGE = Path(jaildaemon.__file__).parent
@@ -96,6 +97,7 @@ def test_no_signal_is_lost_or_seen_twice_in_many_restarts(world: World, daemon: 
     rung = 0
     for number in range(10):
         probes = [found["probe_pid"] for found in daemon.rules().values()]
+        ends = [wait_ended(probe) for probe in probes]  # later a number may be another's
         daemon.pass_over()  # the program before it has said " serves " too
         daemon.launch_restart()
         # No wait for anything: at ten moments of the rehearsal and the exec.
@@ -105,8 +107,8 @@ def test_no_signal_is_lost_or_seen_twice_in_many_restarts(world: World, daemon: 
             rung += 1
         assert daemon.restarted() == 0
         daemon.wait(" serves ")
-        for probe in probes:
-            wait_gone(probe)  # until then it looks as one that has not been rung
+        for ended in ends:
+            ended()  # until then it looks as one that has not been rung
         daemon.until_armed(rules)
     assert rung >= 50
     while daemon.call("Status")["running"]:  # before the last of them some may have to wait
