@@ -15,8 +15,9 @@ assert sys.platform == "linux"
 
 from tests.attacks.cage import PLANS, Cage, Plan
 from tests.attacks.linux_naive import Naive
-from tests.attacks.rig import HERE, STRICT, Daemon, build, until
+from tests.attacks.rig import HERE, STRICT, Daemon, build
 from tests.attacks.tally import Tally
+from tests.daemon.product import wait_until
 from tests.helper.parent import wait_readable
 
 
@@ -108,11 +109,11 @@ def freeze(group: Path, *, frozen: bool) -> None:
     if old.exists():
         wanted = "FROZEN" if frozen else "THAWED"
         old.write_text(wanted, encoding="ascii")
-        until(lambda: old.read_text(encoding="ascii").strip() == wanted, wanted)
+        wait_until(lambda: old.read_text(encoding="ascii").strip() == wanted, wanted)
         return
     new.write_text(str(int(frozen)), encoding="ascii")
     wanted, events = f"frozen {frozen:d}", group / "cgroup.events"
-    until(lambda: wanted in events.read_text(encoding="ascii"), wanted)
+    wait_until(lambda: wanted in events.read_text(encoding="ascii"), wanted)
 
 
 class Bell:

@@ -10,8 +10,9 @@ from pathlib import Path
 assert sys.platform == "linux"
 
 from tests.attacks.cage import Cage
-from tests.attacks.rig import HERE, SECRET, until
+from tests.attacks.rig import HERE, SECRET
 from tests.attacks.talker import NaiveTalker
+from tests.daemon.product import wait_until
 from tests.helper.parent import status
 
 NAIVE = HERE / "naive.py"
@@ -42,7 +43,7 @@ class Naive(NaiveTalker):
 
     def wait_ready(self, pid: int) -> None:
         """Return when a probe has given up what it will: before, it has its parent's handlers."""
-        until(lambda: int(status(pid)["CapEff"], 16) & ~self._caps == 0, "its capabilities")
+        wait_until(lambda: int(status(pid)["CapEff"], 16) & ~self._caps == 0, "its capabilities")
         wait_state(pid, "S")
 
     def serve(self, count: int) -> list[int]:
@@ -69,9 +70,9 @@ class Naive(NaiveTalker):
     def wait_hangs(self) -> None:
         """Return when it sleeps in a waitpid(2)."""
         path = Path(f"/proc/{self.own}/syscall")
-        until(lambda: path.read_text(encoding="ascii").split()[0] == WAIT4, "it waits")
+        wait_until(lambda: path.read_text(encoding="ascii").split()[0] == WAIT4, "it waits")
 
 
 def wait_state(pid: int, letter: str) -> None:
     """Return when a process sleeps, is stopped, or dead."""
-    until(lambda: status(pid)["State"].startswith(letter), f"{pid} is {letter}")
+    wait_until(lambda: status(pid)["State"].startswith(letter), f"{pid} is {letter}")

@@ -10,11 +10,11 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from tests.daemon.product import wait_until
 from tests.helper.parent import wait_asleep
 from tests.kernel.events import PATIENCE_SECONDS
 
@@ -23,14 +23,6 @@ LONGEST_SECONDS = max(60.0, PATIENCE_SECONDS)
 SECRET = "hunter2-of-the-host"
 HERE = Path(__file__).parent
 STRICT = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-static"]
-
-
-def until(is_so: Callable[[], bool], what: str) -> None:
-    """Return when something is so that no event tells; between two looks the others may run."""
-    end = time.monotonic() + LONGEST_SECONDS
-    while not is_so():
-        assert time.monotonic() < end, f"never: {what}"
-        os.sched_yield()
 
 
 def build(program: Path, *arguments: str | Path) -> Path:
@@ -208,7 +200,7 @@ class Attacker(Protocol):
 
 def wait_counts(attacker: Attacker, name: str, wanted: int) -> None:
     """Return when the attacker has counted so far."""
-    until(lambda: int(attacker.counts()[name]) >= wanted, f"{wanted} {name}")
+    wait_until(lambda: int(attacker.counts()[name]) >= wanted, f"{wanted} {name}")
 
 
 def arm_under(attacker: Attacker, daemon: Daemon, jail: int, wanted: int, at_once: int) -> int:

@@ -17,8 +17,9 @@ from tests.attacks.cage import PLANS, Cage
 from tests.attacks.linux_fixtures import Bell, Make, MakeNaive, freeze, served
 from tests.attacks.linux_naive import Naive, wait_state
 from tests.attacks.naive import RUNG, USER
-from tests.attacks.rig import LONGEST_SECONDS, Daemon, until
+from tests.attacks.rig import LONGEST_SECONDS, Daemon
 from tests.attacks.tally import Tally
+from tests.daemon.product import wait_until
 from tests.helper.parent import status, wait_readable
 
 SIGNALS = 100_000
@@ -85,7 +86,7 @@ def test_a_flood_of_kills_is_no_trigger_and_costs_nobody_else(
         rules = daemon.call("List")["parameters"]["rules"]
         return [rule["id"] for rule in rules if rule["jid"] == cage.init]
 
-    until(lambda: not left(), "every probe is killed, and its rule gone")
+    wait_until(lambda: not left(), "every probe is killed, and its rule gone")
     sent = int(cage.counts("stop")["attempts"])
     tally.attack("flood of kills", sent, daemon.triggers() - 5)
 

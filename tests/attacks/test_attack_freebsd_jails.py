@@ -18,9 +18,10 @@ if not sys.platform.startswith("freebsd"):
 
 from jaildaemon.backends.base import Death
 from tests.attacks.freebsd_rig import Bell, Naive, make_jail, remove_jail, shows
-from tests.attacks.rig import LONGEST_SECONDS, Daemon, until
+from tests.attacks.rig import LONGEST_SECONDS, Daemon
 from tests.attacks.talker import Talker
 from tests.attacks.tally import Tally
+from tests.daemon.product import wait_until
 
 HUP = signal.SIGHUP
 IGNORED = {signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH, signal.SIGIO}
@@ -127,8 +128,8 @@ def test_the_removal_of_the_jail_is_no_trigger(
     naive = Naive(make_jail("jid=4711", "name=jdsame", "path=/"))
     naive.serve(1)
     remove_jail("jdsame")
-    while naive.rang() != 0:  # it is quicker than jail(8), which waits for who got its TERM
-        continue
+    # It is quicker than jail(8), which waits for who got its TERM.
+    wait_until(lambda: naive.rang() == 0, "jail -r rings the naive one")
     naive.close()
     tally.control("jail -r", 1)
     for turn in range(4):
@@ -148,7 +149,7 @@ def _make_soon(*parameters: str) -> None:
             return make_jail(*parameters) > 0
         return False
 
-    until(made, "the jid is free")
+    wait_until(made, "the jid is free")
 
 
 def _probes(jid: int) -> str:

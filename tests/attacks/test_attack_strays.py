@@ -16,9 +16,9 @@ from jaildaemon.backends.linux import LinuxBackend
 from jaildaemon.backends.probe import Probe
 from tests.attacks.cage import PLANS
 from tests.attacks.linux_fixtures import Make
-from tests.attacks.rig import until
 from tests.attacks.tally import Tally
 from tests.contract.worlds import Owner
+from tests.daemon.product import wait_until
 
 
 def _unreported(before: set[int]) -> set[int]:
@@ -37,7 +37,7 @@ def test_a_failed_arming_ends_nothing_in_another_jail(make_cage: Make, tally: Ta
     other = backend.resolve(str(hostile.init))
     try:
         # Born, and nobody has read of it yet: the helper has ended.
-        until(lambda: len(_unreported(before)) == 2, "the probe is born")
+        wait_until(lambda: len(_unreported(before)) == 2, "the probe is born")
         (born,) = (pid for pid in _unreported(before) if not backend.watcher.watches(pid))
         # Who ends every child that he does not know ends this one for the other jail's sake.
         tally.control("failing jail against another", born in _unreported(before))

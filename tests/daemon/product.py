@@ -181,6 +181,7 @@ def wait_until(happened: Callable[[], bool], what: str) -> None:
     end = time.monotonic() + LONGEST_SECONDS
     while not happened():
         assert time.monotonic() < end, f"never: {what}"
+        os.sched_yield()  # between two looks the others may run
 
 
 def wait_ended(pid: int) -> Callable[[], None]:

@@ -59,6 +59,12 @@ class Place:
         while not done():
             self.watcher.wait()
 
+    def pass_over(self, seconds: float) -> None:
+        """Serve until so much time has passed."""
+        over: list[bool] = []
+        self.watcher.call_in(seconds, lambda: over.append(True))
+        self.until(lambda: bool(over))
+
     def close(self) -> None:
         """End everything; no reader may be left."""
         for write_fd in self.ends:
@@ -195,9 +201,7 @@ def test_what_was_written_in_time_is_kept_however_late_it_is_read(
     os.write(write_fd, b"in time")  # whose end is not closed: a jail's daemon has it
     kept: list[bytes] = []
     late.when_read(lambda ring: kept.append(take_ring(Path(ring))))
-    over: list[bool] = []
-    place.watcher.call_in(0.05, lambda: over.append(True))  # after the other deadline
-    place.until(lambda: bool(over))
+    place.pass_over(0.05)  # after the other deadline
     assert kept == []
     os.kill(pid, signal.SIGCONT)
     place.until(lambda: bool(kept))
@@ -214,9 +218,7 @@ def test_an_output_that_ends_while_its_reader_is_asked_is_given_once(
     pid = stopped_reader(place)
     kept: list[str] = []
     output.when_read(kept.append)
-    over: list[bool] = []
-    place.watcher.call_in(0.05, lambda: over.append(True))  # after the other deadline
-    place.until(lambda: bool(over))
+    place.pass_over(0.05)  # after the other deadline
     place.end(write_fd)
     os.kill(pid, signal.SIGCONT)  # it tells the end first, then answers
     place.until(lambda: place.watcher.children() == [])

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -303,26 +303,25 @@ class Daemon:
         self.until_armed([rule])
         return self.probe(rule)
 
+    def _until(self, is_so: Callable[[], bool], why: Callable[[], str]) -> None:
+        """Wait until it is so; `why` says what is so instead."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while not is_so():
+            assert time.monotonic() < end, why()
+            self.settled()
+
     def until_fds(self, most: int) -> None:
         """Wait until it has `most` descriptors at most: those of an ended run close after it."""
-        end = time.monotonic() + PATIENCE_SECONDS
-        while (fds := self.fds()) > most:
-            assert time.monotonic() < end, f"{fds} descriptors are left, not {most}"
-            self.settled()
+        self._until(lambda: self.fds() <= most, lambda: f"{self.fds()} descriptors, not {most}")
 
     def until_read(self, run: str, words: bytes) -> None:
         """Wait until the reader of its output has kept `words` of a run that goes on."""
-        end = time.monotonic() + PATIENCE_SECONDS
-        while words not in (self.state / f"{run}.output").read_bytes():
-            assert time.monotonic() < end, f"{words!r} was not read"
-            self.settled()
+        path = self.state / f"{run}.output"
+        self._until(lambda: words in path.read_bytes(), lambda: f"{words!r} was not read")
 
     def until_children(self, count: int) -> None:
         """Wait until it has `count` children."""
-        end = time.monotonic() + PATIENCE_SECONDS
-        while len(self.children()) != count:
-            assert time.monotonic() < end, f"children: {self.children()}"
-            self.settled()
+        self._until(lambda: len(self.children()) == count, lambda: f"has {self.children()}")
 
     # --- its files --------------------------------------------------------------------
 
