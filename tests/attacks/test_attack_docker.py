@@ -72,7 +72,7 @@ def test_a_sibling_in_the_same_pid_namespace_may_ring_and_nothing_else(
     number = cage.number(pid := daemon.attach(cage.init, "BELL"))
     won, tries = looked(sibling, pid, number)
     tally.attack("look from a sibling", tries, len(won), " ".join(sorted(won)))
-    # The bell is that of whoever is in the PID namespace (SECURITY.md).
+    # The bell is that of whoever is in the PID namespace (docs/attacks.md).
     assert sibling.ask(f"kill {number} {signal.SIGTERM:d}") == ["ok"]
     daemon.wait_log("gone: the probe died of SIGTERM")
     assert daemon.triggers() == 0

@@ -32,7 +32,7 @@ class Case:
     why: str
     """What ours says."""
     lost: str | None = CHANGED
-    """True when the naive daemon has lost; None where it loses nothing (SECURITY.md)."""
+    """True when the naive daemon has lost; None where it loses nothing (docs/attacks.md)."""
     plant: str = "true"
     """What the user does before the naive daemon starts."""
     meet: str | None = None

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""SECURITY.md names tests that there are, every test of an attack, and every attack known."""
+"""docs/attacks.md names existing tests, every attack, and a test for each promise."""
 
 import ast
 import re
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
-PAGE = (TESTS.parent / "SECURITY.md").read_text(encoding="utf-8")
+PAGE = (TESTS.parent / "docs/attacks.md").read_text(encoding="utf-8")
+PROMISES = (TESTS.parent / "SECURITY.md").read_text(encoding="utf-8")
+MOST_BYTES = 8000
+"""Of SECURITY.md: a page that is read whole."""
 KNOWN = range(1, 34)
 """The attacks that were collected beforehand."""
 ROW = re.compile(r"^\| (\d+) \| [^|]+ \| ([^|]+) \|$", re.MULTILINE)
@@ -42,6 +45,22 @@ def test_no_known_attack_is_forgotten() -> None:
         assert re.search(r"`test_\w+`", tests), number
 
 
+def test_every_promise_and_limit_has_its_row_of_tests() -> None:
+    numbered = re.findall(r"^- \*\*([PL]\d+)\*\* ", PROMISES, re.MULTILINE)
+    rows = dict(re.findall(r"^\| ([PL]\d+) \| ([^|]+) \|$", PAGE, re.MULTILINE))
+    assert list(rows) == numbered
+    assert len(numbered) > 20
+    for number, tests in rows.items():
+        assert re.search(r"`test_\w+`", tests) or tests.startswith("none"), number
+        assert number[0] == "L" or not tests.startswith("none"), f"{number} is only promised"
+    named = set(re.findall(r"\b([PL]\d+)\)", PROMISES))
+    assert named <= set(numbered)
+
+
+def test_the_promises_are_short_enough_to_be_read() -> None:
+    assert len(PROMISES.encode()) <= MOST_BYTES
+
+
 def calls(function: ast.FunctionDef) -> set[str]:
     """Return what a function calls by its last name."""
     found = [node.func for node in ast.walk(function) if isinstance(node, ast.Call)]
@@ -61,7 +80,7 @@ def attacks() -> dict[str, bool]:
 
 
 def test_every_attack_wins_against_a_naive_design_first_or_it_is_said_why_not() -> None:
-    _, _, section = PAGE.partition("### Without a negative control")
+    _, _, section = PAGE.partition("## Without a negative control")
     excused = set(re.findall(r"^\| `(test_\w+)` \|", section.partition("\n#")[0], re.MULTILINE))
     found = attacks()
     assert len(found) > 40
