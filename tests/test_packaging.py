@@ -18,6 +18,7 @@ from jaildaemon import __version__
 ROOT = Path(__file__).resolve().parent.parent
 MAKES = [make for make in ("make", "bmake") if shutil.which(make)]
 PATIENCE_SECONDS = 300.0
+NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
 ENVIRONMENT_OF_MAKE = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "DESTDIR", "PREFIX"}
 
 # All but two places becomes read-only.  A mount may be gone by then, with others' directory.
@@ -58,7 +59,7 @@ def sealed(command: list[str], work: Path, **more: str) -> subprocess.CompletedP
 
 def clean_environment(work: Path) -> dict[str, str]:
     """Return our environment without make's, with a home and a place for what is temporary."""
-    kept = {k: v for k, v in os.environ.items() if k not in ENVIRONMENT_OF_MAKE}
+    kept = {k: v for k, v in os.environ.items() if k not in {*ENVIRONMENT_OF_MAKE, NO_BYTECODE}}
     places = {"HOME": work / "home", "PIP_CACHE_DIR": work / "home/cache", "TMPDIR": work / "tmp"}
     for place in places.values():
         place.mkdir(parents=True, exist_ok=True)
@@ -118,11 +119,23 @@ def staged(work: Path) -> Path:
     return destdir
 
 
+EAGER = """import contextlib
+for name in ("attr", "cattrs", "rich", "prometheus_client"):
+    with contextlib.suppress(ImportError):
+        __import__(name)
+"""
+"""Imports what is being installed while it is, as the rich of some versions of pip does."""
+
+
 @pytest.fixture(scope="module")
 def prefix(work: Path) -> Path:
     """PREFIX of an installation in place, by BSD make if there is one."""
     found = work / "prefix"
-    said = check(make_install(MAKES[-1], work, f"PREFIX={found}"), found)
+    eager = work / "eager"
+    eager.mkdir()
+    (eager / "sitecustomize.py").write_text(EAGER, encoding="ascii")
+    make = make_install(MAKES[-1], work, f"PREFIX={found}", PYTHONPATH=str(eager))
+    said = check(make, found)
     assert said.startswith("Next, as root: ")
     assert f"  {found}/bin/jaildaemon " in said
     return found
@@ -212,6 +225,14 @@ def test_the_staged_installation_is_whole_and_has_no_more_than_it_needs(staged: 
 
 
 # --- in place ---------------------------------------------------------------------------
+
+
+def test_an_installed_file_knows_nothing_of_where_it_was_made(prefix: Path) -> None:
+    compiled = [*prefix.rglob("attr/__pycache__/*.pyc")]
+    assert compiled
+    for path in prefix.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            assert b"jaildaemon.new" not in path.read_bytes(), path
 
 
 def test_the_installed_command_runs_and_takes_nothing_from_where_it_is_called(
@@ -333,34 +354,7 @@ def test_the_installed_unit_is_one_to_systemd(prefix: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-# --- rc(8) --------------------------------------------------------------------------------
-
-SCRIPT = ROOT / "packaging/freebsd/jaildaemon.in"
-
-
-def rc_script() -> str:
-    return SCRIPT.read_text(encoding="utf-8")
-
-
-def test_the_rc_script_is_one_to_sh() -> None:
-    subprocess.run(["sh", "-n", SCRIPT], check=True)
-    assert set(re.findall(r"%%(\w+)%%", rc_script())) == {"PREFIX", "PYTHON_CMD"}
-
-
-def test_the_rc_script_stands_where_it_must_in_the_order() -> None:
-    keywords = re.findall(r"^# ([A-Z]+): (.*)$", rc_script(), re.MULTILINE)
-    assert dict(keywords) == {
-        "PROVIDE": "jaildaemon",
-        "REQUIRE": "FILESYSTEMS syslogd",
-        "BEFORE": "LOGIN",
-        "KEYWORD": "shutdown",
-    }
-
-
-def test_the_rc_script_has_its_variables() -> None:
-    for name in ("enable", "flags", "pidfile"):
-        assert f'# jaildaemon_{name}="' in rc_script()
-    assert 'rcvar="jaildaemon_enable"' in rc_script()
+# --- rc(8): its text is tested in test_port.py -------------------------------------------
 
 
 def test_the_installed_rc_script_starts_finds_and_stops_the_daemon(

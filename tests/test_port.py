@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The skeleton of the FreeBSD port, and the completions: each says what the tree says."""
+"""The skeleton of the FreeBSD port, its rc(8) script, and the completions say what we say."""
 
 import re
 import shutil
@@ -126,3 +126,33 @@ def test_bash_offers_subcommands_and_options(words: str, offered: set[str]) -> N
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
     assert offered <= set(done.stdout.split())
     assert all(word.startswith(words.rsplit(maxsplit=1)[-1]) for word in done.stdout.split())
+
+
+# --- rc(8) --------------------------------------------------------------------------------
+
+SCRIPT = ROOT / "packaging/freebsd/jaildaemon.in"
+
+
+def rc_script() -> str:
+    return SCRIPT.read_text(encoding="utf-8")
+
+
+def test_the_rc_script_is_one_to_sh() -> None:
+    subprocess.run(["sh", "-n", SCRIPT], check=True)
+    assert set(re.findall(r"%%(\w+)%%", rc_script())) == {"PREFIX", "PYTHON_CMD"}
+
+
+def test_the_rc_script_stands_where_it_must_in_the_order() -> None:
+    keywords = re.findall(r"^# ([A-Z]+): (.*)$", rc_script(), re.MULTILINE)
+    assert dict(keywords) == {
+        "PROVIDE": "jaildaemon",
+        "REQUIRE": "FILESYSTEMS syslogd",
+        "BEFORE": "LOGIN",
+        "KEYWORD": "shutdown",
+    }
+
+
+def test_the_rc_script_has_its_variables() -> None:
+    for name in ("enable", "flags", "pidfile"):
+        assert f'# jaildaemon_{name}="' in rc_script()
+    assert 'rcvar="jaildaemon_enable"' in rc_script()

@@ -16,7 +16,7 @@ from tools import diagram
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "jaildaemon"
-DESIGN = ROOT.parent / "shared" / "design"
+FIRST = ROOT / "tests" / "org.jaildaemon-0.1.0.varlink"
 
 
 def sources() -> list[str]:
@@ -80,11 +80,47 @@ def promised(kind: str) -> set[str]:
     return {f"{wire.INTERFACE}.{name}" for name in names}
 
 
-def test_the_interface_begins_as_it_was_designed() -> None:
-    design = DESIGN / "org.jaildaemon.varlink"
-    if not design.exists():
-        pytest.skip("cannot: the design is not on this machine")
-    assert interface().startswith(design.read_text(encoding="ascii"))
+def fields(description: str) -> dict[str, dict[str, str]]:
+    """Return the fields and their types by "method Attach in", "type Rule in" and so on."""
+    found = {}
+    text = re.sub(r"#.*", "", description)
+    each = r"^(type|method|error) (\w+) ?\(([^()]*)\)(?: -> \(([^()]*)\))?"
+    for kind, name, *lists in re.findall(each, text, re.MULTILINE):
+        for way, words in zip(("in", "out"), lists, strict=True):
+            pairs = (field.partition(":") for field in words.split(",") if field.strip())
+            found[f"{kind} {name} {way}"] = {a.strip(): b.strip() for a, _, b in pairs}
+    return found
+
+
+def broken(old: str, new: str) -> list[str]:
+    """Return what a client of the old interface no longer finds, or would have to give."""
+    after = fields(new)
+    problems = []
+    for part, before in fields(old).items():
+        now = after.get(part, {})
+        problems += [f"{part}: {name}" for name, kind in before.items() if now.get(name) != kind]
+        added = now.keys() - before.keys()
+        problems += [f"{part}: {name}" for name in added if not now[name].startswith("?")]
+    return problems
+
+
+def test_a_client_of_the_first_release_is_served() -> None:
+    assert broken(FIRST.read_text(encoding="ascii"), interface()) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where"),
+    [
+        ("respawn: ?string", "respawn: ?int", "type Policy in: respawn"),
+        ("triggers: int,", "", "type Rule in: triggers"),
+        ("run_as: ?string", "run_as: ?string, shell: string", "type Policy in: shell"),
+        ("method Hold", "method Keep", "method Hold in: rule"),
+        ("(ids: []string)", "(ids: []int)", "method Detach out: ids"),
+    ],
+)
+def test_a_client_that_is_no_longer_served_is_found(old: str, new: str, where: str) -> None:
+    first = FIRST.read_text(encoding="ascii")
+    assert where in broken(first, first.replace(old, new))
 
 
 def test_every_method_of_the_interface_is_served() -> None:

@@ -87,7 +87,8 @@ from jaildaemon.cli.main import main
 sys.exit(main())
 EOT
 chmod 755 "$new/bin/jaildaemon"
-"$new/bin/python" -m compileall -q -s "$new" -p "$lib" "$new/lib"
+# -f: pip has compiled under the temporary path what it imported itself.
+"$new/bin/python" -m compileall -f -q -s "$new" -p "$lib" "$new/lib"
 "$new/bin/python" -I "$new/bin/jaildaemon" --version >/dev/null
 
 rm -rf "$destdir$lib"

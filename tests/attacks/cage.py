@@ -30,6 +30,8 @@ ALL_CAPS = (1 << 41) - 1
 DOCKER_CAPS = sum(1 << cap for cap in (0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31))
 PR_CAPBSET_DROP = 24
 MS_BIND = 0x1000
+OPEN_TREE, MOVE_MOUNT = 428, 429  # asm-generic/unistd.h; linux/mount.h, linux/fcntl.h
+TREE_CLONE, EMPTY_PATH, AT_RECURSIVE, AT_FDCWD = 1, 4, 0x8000, -100
 
 
 @dataclass(frozen=True)
@@ -154,22 +156,27 @@ def _own_root(libc: ctypes.CDLL, content: bytes, plan: Plan) -> None:
     mount("none", "/", flags=linux_jail.MS_REC | linux_jail.MS_PRIVATE)
     binds = {}
     os.makedirs("/tmp", exist_ok=True)
-    for at, (source, target) in enumerate(plan.binds.items()):
-        binds[target] = (os.open(source, os.O_PATH), os.path.isdir(source), at)
+    for source, target in plan.binds.items():
+        # With all that is mounted below it now, as engines do: /tmp may be a file system apart.
+        tree = libc.syscall(OPEN_TREE, AT_FDCWD, source.encode(), TREE_CLONE | AT_RECURSIVE)
+        if tree < 0:
+            raise OSError(ctypes.get_errno(), f"open_tree {source}")
+        binds[target] = (tree, os.path.isdir(source))
     mount("jail", "/tmp", "tmpfs")
     for name in ("proc", "old"):
         os.mkdir(f"/tmp/{name}")
     program = Path("/tmp/attacker")
     program.write_bytes(content)
     program.chmod(0o755)
-    for target, (fd, is_directory, _) in binds.items():
+    for target, (tree, is_directory) in binds.items():
         place = Path(f"/tmp{target}")
         if is_directory:
             place.mkdir()
         else:
             place.touch()
-        mount(f"/proc/self/fd/{fd}", str(place), flags=MS_BIND)
-        os.close(fd)
+        if libc.syscall(MOVE_MOUNT, tree, b"", AT_FDCWD, str(place).encode(), EMPTY_PATH) != 0:
+            raise OSError(ctypes.get_errno(), f"move_mount {target}")
+        os.close(tree)
     if plan.hostile:
         mount("proc", "/tmp/proc", "tmpfs")
         _traps()

@@ -3,7 +3,6 @@
 
 import itertools
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ assert sys.platform == "linux"
 from tests.attacks.cage import Cage, Plan
 from tests.attacks.rig import LONGEST_SECONDS
 from tests.kernel.jails import cannot_have
-from tests.kernel.jails.base import NoSuchKind, must
+from tests.kernel.jails.base import NoSuchKind, must, must_have
 from tests.kernel.jails.engines import Docker, Dockerd
 from tests.kernel.place import Place
 
@@ -54,9 +53,7 @@ def dockerd() -> Iterator[Dockerd]:
     """Give a dockerd of our own."""
     place = Place()
     try:
-        missing = [program for program in Docker.programs if shutil.which(program) is None]
-        if missing:
-            raise NoSuchKind(f"no {missing[0]} here: install the package docker.io")
+        must_have(Docker.programs)
         made = Dockerd(place, userns=False)
     except NoSuchKind as error:
         excuse = cannot_have(Docker)

@@ -25,7 +25,7 @@ JOURNAL = "var/state/journal.jsonl"
 
 @dataclass(frozen=True)
 class Case:
-    """What lies there, in sh(1), and how a user has the naive daemon by it."""
+    """What lies there, and how a user has the naive daemon by it; scripts of sh(1)."""
 
     spoil: str
     """Done by root, as an administrator who does not think of it."""
@@ -35,6 +35,8 @@ class Case:
     """True when the naive daemon has lost; None where it loses nothing (docs/attacks.md)."""
     plant: str = "true"
     """What the user does before the naive daemon starts."""
+    fifo: str | None = None
+    """What is made a fifo after that; not by mkfifo(1), which a small system may lack."""
     meet: str | None = None
     """What the user does meanwhile: the other end of a fifo."""
     strike: str = "true"
@@ -55,8 +57,8 @@ CASES = {
     "the lock is a link": Case("ln -s victim pipe.lock", "is a symbolic link"),
     "the pidfile is a link": Case("ln -s victim pid", "is a symbolic link"),
     "the pidfile has another name": Case("ln victim pid", "has another name (a hard link)"),
-    "the lock is a fifo": Case("mkfifo -m 666 pipe.lock", IRREGULAR, TOLD, meet="cat pipe.lock"),
-    "the pidfile is a fifo": Case("mkfifo -m 666 pid", IRREGULAR, TOLD, meet="cat pid"),
+    "the lock is a fifo": Case("true", IRREGULAR, TOLD, fifo="pipe.lock", meet="cat pipe.lock"),
+    "the pidfile is a fifo": Case("true", IRREGULAR, TOLD, fifo="pid", meet="cat pid"),
     "the pidfile is a directory": Case("mkdir pid", "Is a directory", None),
     "the lock is a user's": Case(
         f": >pipe.lock; chown {USER} pipe.lock",
@@ -70,7 +72,9 @@ CASES = {
     "the socket is a link": Case(
         "ln -s victim pipe", "exists and is not a socket", "test ! -L pipe"
     ),
-    "the socket is a fifo": Case("mkfifo pipe", "exists and is not a socket", "test ! -p pipe"),
+    "the socket is a fifo": Case(
+        "true", "exists and is not a socket", "test ! -p pipe", fifo="pipe"
+    ),
     "the socket is a file": Case("cp victim pipe", "exists and is not a socket", "test ! -f pipe"),
     "the state is anybody's": Case(
         "mkdir -m 777 var/state", "nobody else may write there", plant=LINES + JOURNAL
@@ -90,10 +94,11 @@ CASES = {
         "Not a directory" if sys.platform == "linux" else "is a symbolic link",
         plant=f"{LINES}more/journal.jsonl",
     ),
-    "the state is a fifo": Case("mkfifo -m 666 var/state", "File exists", None),
+    "the state is a fifo": Case("true", "File exists", None, fifo="var/state"),
     "the journal is a fifo": Case(
-        f"mkdir var/state; mkfifo -m 666 {JOURNAL}",
+        "mkdir var/state",
         f"the journal: {IRREGULAR}",
+        fifo=JOURNAL,
         meet=LINES + JOURNAL,
     ),
     "the journal is a user's": Case(
@@ -121,7 +126,10 @@ CASES = {
         plant=f"{LINES}notes",
     ),
     "the rules are a fifo": Case(
-        "rm etc/rules.toml; mkfifo -m 666 etc/rules.toml", IRREGULAR, meet=f"{LINES}etc/rules.toml"
+        "rm etc/rules.toml",
+        IRREGULAR,
+        fifo="etc/rules.toml",
+        meet=f"{LINES}etc/rules.toml",
     ),
 }
 
@@ -137,6 +145,14 @@ class Place:
         for name in ("etc", "var"):
             (path / name).mkdir()
         (path / "etc/rules.toml").touch()
+
+    def spoil(self, case: Case) -> bool:
+        """Do what the administrator does; say whether it succeeds."""
+        done = self.root(case.spoil)
+        if case.fifo is not None:
+            os.mkfifo(self.path / case.fifo)
+            (self.path / case.fifo).chmod(0o666)
+        return done
 
     def root(self, script: str) -> bool:
         """Say whether it succeeds."""
@@ -206,7 +222,7 @@ def test_what_others_could_have_put_there_is_refused(
 ) -> None:
     case, (naive, ours) = CASES[how], places
     for place in places:
-        assert place.root(case.spoil)
+        assert place.spoil(case)
     if case.lost:
         naive.begin_naive(case)
         tally.control(f"files: {how}", int(naive.root(case.lost)))
@@ -238,7 +254,7 @@ HELPERS = {
     "link": Case(
         f"mv helper theirs; chown {USER} theirs; ln -s theirs helper", LINK, plant=f"{SCRIPT}theirs"
     ),
-    "fifo": Case("rm helper; mkfifo helper", "the helper is not a regular file", None),
+    "fifo": Case("rm helper", "the helper is not a regular file", None, fifo="helper"),
 }
 
 
@@ -249,7 +265,7 @@ def test_a_helper_that_others_could_change_is_refused(
     case, (naive, ours) = HELPERS[how], places
     for place in places:
         shutil.copy(HELPER, place.path / "helper")
-        assert place.root(case.spoil)
+        assert place.spoil(case)
     if case.lost:
         naive.begin_naive(case)
         tally.control(f"helper: {how}", int(naive.root(case.lost)))

@@ -153,7 +153,8 @@ def _make_soon(*parameters: str) -> None:
 
 
 def _probes(jid: int) -> str:
-    command = ["ps", "-ax", "-J", str(jid), "-o", "command="]
+    # Without -ax: since 15 that adds every process to those of the jail.
+    command = ["ps", "-J", str(jid), "-o", "command="]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.conftest import skip_or_fail
+from tests.kernel.jails import cannot_have
 from tests.kernel.place import Place
 
 if sys.platform != "linux":
@@ -52,8 +53,9 @@ else:
         """An engine."""
         try:
             made: Maker = request.param(host)
+            made.try_out()
         except NoSuchKind as error:
-            skip_or_fail(f"{request.param.engine}: {error}")
+            skip_or_fail(f"{request.param.engine}: {error}", cannot_have(request.param))
             raise
         yield made
         made.stop()

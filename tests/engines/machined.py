@@ -2,6 +2,7 @@
 """systemd-nspawn, by machined: elsewhere.py runs the tests of it beside a systemd of their own."""
 
 import subprocess
+from typing import ClassVar
 
 from tests.engines.makers import Maker
 from tests.kernel.events import wait_gone
@@ -13,7 +14,9 @@ class NspawnMaker(Maker):
     """Containers of systemd-nspawn, outside of the other engines' namespace."""
 
     engine = "nspawn"
-    programs = ("systemd-nspawn", "machinectl")
+    programs: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("systemd-nspawn", "machinectl"), "systemd-container"
+    )
 
     @property
     def prefix(self) -> tuple[str, ...]:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from tests.kernel.events import PATIENCE_SECONDS, wait_gone
-from tests.kernel.jails.base import NoSuchKind, must
-from tests.kernel.jails.engines import OPTIONS
-from tests.kernel.jails.linux import INIT, hybrid_cgroups, rootfs
-from tests.kernel.jails.oci import Runc
+from tests.kernel.jails.base import NoSuchKind, must, must_have
+from tests.kernel.jails.engines import OPTIONS, Docker, Podman
+from tests.kernel.jails.linux import INIT, BusyboxJail, hybrid_cgroups, rootfs
+from tests.kernel.jails.oci import Crun, Runc
 from tests.kernel.place import Place
 from tests.kernel.processes_linux import status
 
@@ -100,16 +100,21 @@ class Maker:
     """Containers of one engine, by name."""
 
     engine: ClassVar[str]
-    programs: ClassVar[tuple[str, ...]]
+    programs: ClassVar[dict[str, str]]
+    """What it needs, and the packages that have it."""
     pauses: ClassVar[bool] = True
 
     def __init__(self, host: Host) -> None:
         self.host, self.place = host, host.place
-        for program in (*self.programs, "busybox"):
-            if shutil.which(program) is None:
-                raise NoSuchKind(f"no {program} here")
+        must_have({**BusyboxJail.programs, **self.programs})
         rootfs(self.place)
         self.prepare()
+
+    def try_out(self) -> None:
+        """Run a container once; NoSuchKind where this machine has none of this engine."""
+        name = self.place.name("trial")
+        with removed(self, name):
+            self.run(name)
 
     @property
     def prefix(self) -> tuple[str, ...]:
@@ -152,7 +157,7 @@ class DockerMaker(Maker):
     """Docker, by a dockerd of our own at docker's usual socket."""
 
     engine = "docker"
-    programs = ("docker", "dockerd", "containerd")
+    programs = Docker.programs
 
     def prepare(self) -> None:
         """Start it, with the one image."""
@@ -206,7 +211,7 @@ class PodmanMaker(DockerMaker):
     """Podman in root's default store."""
 
     engine = "podman"
-    programs = ("podman", "conmon", "runc")
+    programs = Podman.programs
 
     def prepare(self) -> None:
         """Make the one image."""
@@ -231,7 +236,7 @@ class RuncMaker(Maker):
     """runc in its default state directory."""
 
     engine = "runc"
-    programs = ("runc",)
+    programs = Runc.programs
 
     def run(self, name: str) -> None:
         """Run it; it must not inherit our pipes."""
@@ -259,14 +264,14 @@ class CrunMaker(RuncMaker):
     """crun in its default state directory."""
 
     engine = "crun"
-    programs = ("crun",)
+    programs = Crun.programs
 
 
 class LxcMaker(Maker):
     """LXC in its default lxcpath."""
 
     engine = "lxc"
-    programs = ("lxc-start", "lxc-monitor")
+    programs: ClassVar[dict[str, str]] = {"lxc-start": "lxc", "lxc-monitor": "lxc"}
 
     def run(self, name: str, more: str = "") -> None:
         """Write its configuration, and start it."""

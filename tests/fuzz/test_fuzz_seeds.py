@@ -10,7 +10,9 @@ import shutil
 import subprocess
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -192,9 +194,20 @@ def _mutated(chance: random.Random, seeds: list[bytes]) -> bytes:
     return bytes(data)
 
 
-def _wire(source: str) -> types.ModuleType:
+DEEPEST = 1000
+
+
+def _shallow(text: str, **hooks: Any) -> object:
+    """Read JSON, and give up about where Python 3.11 does: 3.13 stands the deepest seed."""
+    if text.count("[") + text.count("{") > DEEPEST:
+        raise RecursionError
+    return json.loads(text, **hooks)
+
+
+def _wire(source: str, loads: Callable[..., object] = json.loads) -> types.ModuleType:
     module = types.ModuleType("mutant")
     exec(compile(source, "mutant", "exec"), module.__dict__)  # noqa: S102 - ours, mutated
+    module.__dict__["json"] = types.SimpleNamespace(loads=loads)
     return module
 
 
@@ -229,4 +242,8 @@ def test_mutation_finds_nothing_in_the_codec() -> None:
 def test_mutation_finds_a_bug_that_was_planted_in_the_codec(bug: str) -> None:
     good, bad = WIRE_PLANTED[bug]
     assert WIRE.count(good) == 1
-    assert _found(_wire(WIRE.replace(good, bad)), 8000) is not None
+    assert _found(_wire(WIRE.replace(good, bad), _shallow), 8000) is not None
+
+
+def test_an_interpreter_that_gives_up_early_is_no_bug() -> None:
+    assert _found(_wire(WIRE, _shallow), 4000) is None

@@ -81,7 +81,7 @@ def skip_or_fail(why: str, excuse: str | None = None) -> None:
     """Skip a test; in CI fail it, unless the machine cannot have what is missing."""
     if os.environ.get("CI") == "1" and excuse is None:
         pytest.fail(why, pytrace=False)
-    pytest.skip(why)
+    pytest.skip(f"cannot: {why} ({excuse})" if excuse else why)
 
 
 def _made(jails: Jails, kind: type[Jail], *, fresh: bool) -> Jail:

@@ -3,11 +3,11 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar, Protocol
 
-from tests.kernel.jails.base import Jail, NoSuchKind
+from tests.kernel.jails.base import Jail, NoSuchKind, is_package, must_have, package_of
 from tests.kernel.place import Place
 
 KINDS: list[type[Jail]]
@@ -39,7 +39,13 @@ else:
 FULL = [kind for kind in KINDS if kind.full]
 
 
-def cannot_have(kind: type[Jail]) -> str | None:
+class Kind(Protocol):
+    """A kind of jail, as far as what it needs goes."""
+
+    programs: ClassVar[dict[str, str]]
+
+
+def cannot_have(kind: type[Kind]) -> str | None:
     """Say why this machine cannot have such a jail whatever is installed.
 
     Then its absence is no failure in CI.  Anything else is: there the engines
@@ -52,10 +58,9 @@ def cannot_have(kind: type[Jail]) -> str | None:
         if limit.read_text(encoding="ascii").strip() == "0":
             return "user.max_user_namespaces is 0"
     if shutil.which("apt-cache"):
-        for program, package in kind.programs.items():
-            known = subprocess.run(["apt-cache", "show", package], capture_output=True, check=False)
-            if not shutil.which(program) and known.returncode != 0:
-                return f"this system has no package {package}"
+        for program, packages in kind.programs.items():
+            if not shutil.which(program) and not is_package(package_of(packages)):
+                return f"this system has no package {package_of(packages)}"
     return None
 
 
@@ -76,9 +81,7 @@ class Jails:
         try:
             if os.geteuid() != 0:
                 raise NoSuchKind("only root can make it")
-            for program, package in kind.programs.items():
-                if not shutil.which(program):
-                    raise NoSuchKind(f"no {program} here: install the package {package}")
+            must_have(kind.programs)
             jail = kind(self._place)
             jail.start()
         except NoSuchKind as error:

@@ -2,8 +2,9 @@
 """What a test may ask of a jail, of whatever kind."""
 
 import abc
+import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from tests.kernel.events import PATIENCE_SECONDS
@@ -14,6 +15,28 @@ Done = subprocess.CompletedProcess[str]
 
 class NoSuchKind(Exception):
     """This kind of jail cannot be made here; the text says why."""
+
+
+def is_package(name: str) -> bool:
+    """Say whether apt knows a package."""
+    if shutil.which("apt-cache") is None:
+        return False
+    shown = subprocess.run(["apt-cache", "show", name], capture_output=True, check=False)
+    return shown.returncode == 0
+
+
+def package_of(names: str) -> str:
+    """Return that of the packages, "docker-cli|docker.io", which this system has; else the last."""
+    *others, last = names.split("|")
+    return next((name for name in others if is_package(name)), last)
+
+
+def must_have(programs: Mapping[str, str]) -> None:
+    """NoSuchKind, with the package that is missing, where a program is not here."""
+    for program, packages in programs.items():
+        if shutil.which(program) is None:
+            msg = f"no {program} here: install the package {package_of(packages)}"
+            raise NoSuchKind(msg)
 
 
 def must(argv: Sequence[str], **options: object) -> Done:
@@ -43,7 +66,7 @@ class Jail(abc.ABC):
 
     kind: ClassVar[str]
     programs: ClassVar[dict[str, str]] = {}
-    """What it needs, and the packages that have it."""
+    """What it needs, and the package that has it: "docker-cli|docker.io" is the first there is."""
     full: ClassVar[bool] = False
     """Whether every behaviour is tested in it, or the core only."""
     first_id: int = 0

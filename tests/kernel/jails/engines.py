@@ -109,7 +109,7 @@ class Docker(BusyboxJail):
     programs: ClassVar[dict[str, str]] = {
         **BusyboxJail.programs,
         "dockerd": "docker.io",
-        "docker": "docker.io",
+        "docker": "docker-cli|docker.io",
         "containerd": "containerd",
     }
 
