@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from jaildaemon.backends import base
 from jaildaemon.backends.base import Death
 from tests.contract.worlds import World
 
@@ -257,3 +258,29 @@ def test_a_stranger_that_has_ended_is_told_too_but_not_within_the_call(world: Wo
     watcher.watch_other(pid, told.append)
     assert len(told) == 1
     world.run_until(lambda: len(told) == 2)
+
+
+@pytest.mark.parametrize("seconds", [2.0**31 / 1000, 366 * 86400.0, 1e10, 1e300])
+def test_an_idle_wait_may_be_of_any_length(
+    world: World, pipes: list[tuple[int, int]], seconds: float
+) -> None:
+    (read_fd, write_fd), _ = pipes
+    told: list[int] = []
+    watcher = world.backend.watcher
+    watcher.watch_fd(read_fd, lambda: told.append(read_fd))
+    handle = watcher.call_in(seconds, lambda: told.append(-1))
+    os.write(write_fd, b"x")
+    watcher.wait()  # no other deadline is near, as run_until's would be
+    watcher.unwatch_fd(read_fd)
+    watcher.cancel(handle)
+    assert set(told) == {read_fd}
+
+
+def test_a_deadline_behind_the_longest_wait_is_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "LONGEST_WAIT", 0.001)
+    told: list[str] = []
+    world.backend.watcher.call_in(0.01, lambda: told.append("due"))
+    world.run_until(lambda: bool(told))
+    assert told == ["due"]

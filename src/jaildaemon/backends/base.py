@@ -58,6 +58,8 @@ STEPS = {
 
 EVERY_SIGNAL = signal.valid_signals()
 """For the helper's mask: HUP is blocked from its first instruction on."""
+LONGEST_WAIT = 86400.0
+"""A longer wait is made in pieces: epoll_wait(2) takes 2**31 - 1 ms, 24.8 days."""
 ARMING_SECONDS = 5.0
 """How long a helper may take.  It makes some 100 system calls; a machine that
 needs longer is better asked again later."""
@@ -234,11 +236,14 @@ class Watcher(abc.ABC):
         self._due.pop(handle, None)
 
     def wait(self) -> None:
-        """Wait for the next event or deadline, and make the calls that are due."""
+        """Wait for the next event or deadline, and make the calls that are due.
+
+        There may be none: of a long wait this is a piece.
+        """
         while self._deadlines and self._deadlines[0][1] not in self._due:
             heapq.heappop(self._deadlines)
-        seconds = max(0.0, self._deadlines[0][0] - time.monotonic()) if self._deadlines else None
-        self._wait(seconds)
+        seconds = self._deadlines[0][0] - time.monotonic() if self._deadlines else None
+        self._wait(None if seconds is None else min(max(0.0, seconds), LONGEST_WAIT))
         now = time.monotonic()
         while self._deadlines and self._deadlines[0][0] <= now:
             call = self._due.pop(heapq.heappop(self._deadlines)[1], None)

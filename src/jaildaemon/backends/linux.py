@@ -149,7 +149,7 @@ class LinuxBackend(Backend):
         del probe  # the two are proof enough
         pid, start = identity.get("pid"), identity.get("start")
         try:
-            if not isinstance(pid, int) or start_time(pid) != start:
+            if not isinstance(pid, int) or not 0 < pid <= MAX_PID or start_time(pid) != start:
                 raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
             jail = self.resolve(str(pid))
         except (FileNotFoundError, ProcessLookupError) as error:

@@ -41,14 +41,26 @@ class Options:
         self.policy: dict[str, object] = {}
 
 
-def _number(option: str, value: str) -> int:
-    """Return a decimal uid or gid: names differ in the jail, so they are refused."""
+def _decimal(value: str) -> int:
+    """Return a decimal number, -1 for what is none or has more digits than any that is meant."""
     decimal = value.isascii() and value.isdecimal() and len(value) <= len(str(text.MAX_ID))
-    number = int(value) if decimal else -1
+    return int(value) if decimal else -1
+
+
+def _id(option: str, value: str) -> int:
+    """Return a decimal uid or gid: names differ in the jail, so they are refused."""
+    number = _decimal(value)
     problem = text.id_problem(number)
     if problem:
         hint = "names are not taken: they differ in the jail"
         raise UsageError(_WHAT, option, f"{value!r} {problem}", hint)
+    return number
+
+
+def _count(option: str, value: str) -> int:
+    number = _decimal(value)
+    if number < 0:
+        raise UsageError(_WHAT, option, f"{value!r}: expected a number, for example 8")
     return number
 
 
@@ -75,11 +87,11 @@ def _utility(options: Options, pairs: list[tuple[str, str]]) -> None:
             case "-t":
                 options.title = _checked("-t proctitle", value, text.title_problem(value))
             case "-u" | "--uid":
-                options.policy["uid"] = _number(option, value)
+                options.policy["uid"] = _id(option, value)
             case "-g" | "--gid":
-                options.policy["gid"] = _number(option, value)
+                options.policy["gid"] = _id(option, value)
             case "--concurrency":
-                options.policy["concurrency"] = _number(option, value)
+                options.policy["concurrency"] = _count(option, value)
             case "--replace":
                 options.replace = True
             case _ if option.removeprefix("--") in _TEXTS:

@@ -6,6 +6,7 @@ there is one rule of the fleet, of an id that is the same for every jail that
 ever has that name.
 """
 
+import codecs
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -214,13 +215,21 @@ def overlaps(rules: Iterable[FileRule]) -> list[Problem]:
 
 def parse(data: bytes) -> dict[str, object]:
     """Return the TOML document in `data`; ValueError says what is wrong, and in which line."""
+    if data.startswith(codecs.BOM_UTF8):
+        msg = "begins with a byte order mark, which nobody sees: save it without one"
+        raise ValueError(msg)
     try:
         return tomllib.loads(data.decode())
+    except tomllib.TOMLDecodeError:
+        raise
     except UnicodeDecodeError as error:
         msg = f"is not UTF-8, at byte {error.start}"
         raise ValueError(msg) from error
     except RecursionError as error:
         msg = "is nested too deeply"
+        raise ValueError(msg) from error
+    except ValueError as error:  # int() takes 4,300 digits
+        msg = "has a number of too many digits"
         raise ValueError(msg) from error
 
 

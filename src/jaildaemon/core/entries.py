@@ -8,6 +8,7 @@ by an earlier one, so what is to be shown is read from the oldest on.
 from datetime import UTC, datetime
 
 from jaildaemon.core.journal import Record
+from jaildaemon.core.ranges import number
 
 Entry = dict[str, object]
 
@@ -45,10 +46,7 @@ class Entries:
         # What a new journal begins with has been told before.
         if kind not in KINDS or snapshot:
             return None
-        try:
-            entry: Entry = {"time": stamp(_number(record.get("t"))), "kind": kind}
-        except (OverflowError, ValueError, OSError):
-            return None  # no instant: it is no record of ours
+        entry: Entry = {"time": stamp(number(record.get("t"))), "kind": kind}
         jail, title = self._names.get(rule, (None, None))
         if self._wanted is not None and not self._is_wanted(rule, jail, title):
             return None
@@ -56,7 +54,7 @@ class Entries:
         entry |= {name: record[name] for name in _TEXTS if isinstance(record.get(name), str)}
         entry |= {name: record[name] for name in _NUMBERS if type(record.get(name)) is int}
         if "duration_seconds" in record:
-            entry["duration_seconds"] = _number(record["duration_seconds"])
+            entry["duration_seconds"] = number(record["duration_seconds"])
         return {name: value for name, value in entry.items() if value is not None}
 
     def _name(self, rule: str, record: Record) -> None:
@@ -68,7 +66,3 @@ class Entries:
 
     def _is_wanted(self, rule: str, jail: str | None, title: str | None) -> bool:
         return self._wanted in (rule, title, None if title is None else f"{jail}/{title}")
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0

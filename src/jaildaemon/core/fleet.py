@@ -13,6 +13,7 @@ from typing import NamedTuple
 from jaildaemon.core.lifecycle import Action, Event, Life, Phase, sort_trigger, step
 from jaildaemon.core.limits import Window
 from jaildaemon.core.member import Member, Now, Run, Shown, Stage, overlapping
+from jaildaemon.core.ranges import MAX_LAST_ID
 from jaildaemon.core.rules import Policy, Rule
 from jaildaemon.errors import Ambiguous, NoSuchRule, Refused
 
@@ -79,6 +80,9 @@ class Fleet:
         self, jail: str, jail_key: str, title: str | None, command: str, policy: Policy
     ) -> Member:
         """Add a transient rule; its first probe is still to come."""
+        if self.last_id >= MAX_LAST_ID:
+            hint = "jaildaemon(1), FILES: begin a new journal"
+            raise Refused("attach", jail, f"t{self.last_id} was the last id", hint)
         rule = Rule(f"t{self.last_id + 1}", jail, title, command, policy)
         self.last_id += 1  # only now: a refused rule uses up no id
         return self.restore(rule, jail_key)

@@ -28,12 +28,12 @@ boot).  Beyond those, by kind:
 """
 
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from jaildaemon.core import breaker
+from jaildaemon.core import breaker, ranges
 from jaildaemon.core.limits import MAX_COUNT, Latest, parse_limit
+from jaildaemon.core.ranges import number
 
 Record = dict[str, object]
 
@@ -69,6 +69,9 @@ def decode(line: bytes) -> Record:
         raise BadRecord(str(error)) from error
     if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
         raise BadRecord("not an object with a kind")
+    problem = ranges.problem(record)
+    if problem:
+        raise BadRecord(problem)
     return record
 
 
@@ -113,6 +116,12 @@ class KnownRule:
         title = self.record.get("title")
         return breaker.key(None if title is None else str(title), str(self.record.get("command")))
 
+    def no_later(self, steady: float) -> None:
+        """Have nothing lie ahead of the clock, which never steps: such a time counts as now."""
+        self.times = Latest(self.times.count, (min(time, steady) for time in self.times))
+        if self.last_end is not None:
+            self.last_end = min(self.last_end, steady)
+
     def go_on(self, before: "KnownRule") -> None:
         """Take over what has become of the rule under its former shape."""
         self.times.extend(before.times)
@@ -131,6 +140,8 @@ class History:
         self.rules: dict[str, KnownRule] = {}
         self.breaks: breaker.Breaks = {}
         self._boot_record: Record = {}
+        self._unstarted: dict[str, OpenRun] = {}
+        """Triggers whose start has not been read."""
         self._policies: dict[str, object] = {}
 
     def read(self, record: Record) -> None:
@@ -139,7 +150,7 @@ class History:
         if kind == "boot":
             self._boot(record)
         elif kind == "break":
-            breaker.note(self.breaks, rule, _number(record.get("began")))
+            breaker.note(self.breaks, rule, number(record.get("began")))
         elif kind == "rule":
             self._rule(rule, record)
         elif kind == "unrule":
@@ -151,6 +162,12 @@ class History:
         elif rule in self.rules:
             self._of_rule(str(kind), rule, record)
 
+    def skip(self) -> None:
+        """Pass over a line that is no record.  It may have been the start of any open run."""
+        for run in self._unstarted.values():
+            run.started = True
+        self._unstarted.clear()
+
     def _boot(self, record: Record) -> None:
         boot = record.get("boot")
         if not isinstance(boot, str):
@@ -160,17 +177,18 @@ class History:
             # What was held is held: it must not be a reboot that releases it.
             held = [k for k in self.rules.values() if k.lasting and k.held is not None]
             self.boot, self.rules = boot, {}
+            self._unstarted.clear()
             for known in held:
                 if not known.gone:
                     said = {**known.record, "identity": {}}
                     anew = KnownRule(said, Latest(known.times.count), held=known.held)
                     self.rules[str(said["rule"])] = anew
         self._boot_record = record
-        self.last_id = max(self.last_id, int(_number(record.get("last_id"))))
+        self.last_id = max(self.last_id, int(number(record.get("last_id"))))
         breaks = record.get("breaks")
         if isinstance(breaks, dict):
             self.breaks = {
-                str(rule): [_number(began) for began in _list(times)]
+                str(rule): [number(began) for began in _list(times)]
                 for rule, times in breaks.items()
                 if _list(times)
             }
@@ -188,6 +206,7 @@ class History:
         state = record.get("state")
         if isinstance(state, dict):
             _take_state(known, state)
+            self._unstarted |= {n: run for n, run in known.runs.items() if not run.started}
         if rule.startswith("t") and rule[1:].isdecimal() and len(rule) <= MAX_ID_SIZE:
             self.last_id = max(self.last_id, int(rule[1:]))
 
@@ -207,20 +226,22 @@ class History:
 
     def _of_rule(self, kind: str, rule: str, record: Record) -> None:
         known, run = self.rules[rule], str(record.get("run", ""))
-        seconds = _number(record.get("s"))
+        seconds = number(record.get("s"))
         if kind == "trigger" and run and run not in known.runs:
-            known.runs[run] = OpenRun(run, _number(record.get("t")), seconds)
+            known.runs[run] = self._unstarted[run] = OpenRun(run, number(record.get("t")), seconds)
             known.times.extend((seconds,))
-            known.last_trigger = _number(record.get("t"))
+            known.last_trigger = number(record.get("t"))
             known.triggers += 1
             policy = known.record.get("policy")
             known.spent = isinstance(policy, dict) and policy.get("respawn") == "no"
         elif kind == "start" and run in known.runs:
             known.runs[run].started = True
+            self._unstarted.pop(run, None)
         elif kind == "pid" and run in known.runs:
-            known.runs[run].pid = int(_number(record.get("pid")))
+            known.runs[run].pid = int(number(record.get("pid")))
         elif kind in ("end", "refused", "expired", "interrupted"):
             was_open = known.runs.pop(run, None) is not None
+            self._unstarted.pop(run, None)
             if was_open and kind == "end":
                 known.last_end = seconds
             known.refused += kind == "refused"
@@ -261,13 +282,13 @@ def _state(known: KnownRule) -> Record:
 
 
 def _take_state(known: KnownRule, state: Record) -> None:
-    known.times.extend(_number(value) for value in _list(state.get("times")))
+    known.times.extend(number(value) for value in _list(state.get("times")))
     if "last_end" in state:
-        known.last_end = _number(state["last_end"])
+        known.last_end = number(state["last_end"])
     if "last_trigger" in state:
-        known.last_trigger = _number(state["last_trigger"])
-    known.triggers = int(_number(state.get("triggers")))
-    known.refused = int(_number(state.get("refused")))
+        known.last_trigger = number(state["last_trigger"])
+    known.triggers = int(number(state.get("triggers")))
+    known.refused = int(number(state.get("refused")))
     if "held" in state:
         known.held = str(state["held"])
     known.gone = state.get("gone") is True
@@ -277,11 +298,11 @@ def _take_state(known: KnownRule, state: Record) -> None:
             pid, name = run.get("pid"), str(run["run"])
             known.runs[name] = OpenRun(
                 name,
-                _number(run.get("t")),
-                _number(run.get("s")),
+                number(run.get("t")),
+                number(run.get("s")),
                 # Whatever else it says than that it was not started: it is not started again.
                 run.get("started") is not False,
-                None if pid is None else int(_number(pid)),
+                None if pid is None else int(number(pid)),
             )
 
 
@@ -297,15 +318,6 @@ def _counted(record: Record) -> int:
 
 def _list(value: object) -> list[object]:
     return value if isinstance(value, list) else []
-
-
-def _number(value: object) -> float:
-    """Return a number as it is, 0 for what is none; JSON has some that no float can hold."""
-    try:
-        number = float(value) if isinstance(value, int | float) else 0.0
-    except OverflowError:
-        return 0.0
-    return number if math.isfinite(number) else 0.0
 
 
 def may_replay(run: OpenRun, now_wall: float, now_steady: float) -> str | None:

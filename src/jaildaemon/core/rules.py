@@ -60,10 +60,11 @@ class Policy:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
-        _check(f"uid {self.uid}", text.id_problem(self.uid))
-        _check(f"gid {self.gid}", text.id_problem(self.gid))
+        _check(f"uid {text.shown_number(self.uid)}", text.id_problem(self.uid))
+        _check(f"gid {text.shown_number(self.gid)}", text.id_problem(self.gid))
         if not 1 <= self.concurrency <= MAX_CONCURRENCY:
-            _check(f"concurrency {self.concurrency}", f"is not from 1 to {MAX_CONCURRENCY}")
+            wrong = f"concurrency {text.shown_number(self.concurrency)}"
+            _check(wrong, f"is not from 1 to {MAX_CONCURRENCY}")
         if self.signal not in ("HUP", "USR1"):
             _check(f"signal {text.shown(self.signal)}", "is neither HUP nor USR1")
         if not _USER.fullmatch(self.run_as):
@@ -184,6 +185,9 @@ class Rule:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
+        # Both are in the environment of the command.
+        _check("id", text.name_problem(self.id))
+        _check("jail", text.name_problem(self.jail))
         if self.title is not None:
             _check("title", text.title_problem(self.title))
         _check("command", text.command_problem(self.command))

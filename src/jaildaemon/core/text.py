@@ -16,8 +16,14 @@ Linux takes for a single argument (MAX_ARG_STRLEN)."""
 MAX_JAIL_BYTES = 256
 """FreeBSD's MAXHOSTNAMELEN, NUL included; longer than any engine's names."""
 
+MAX_NAME = 1024
+"""Of what a rule or a jail is called: a name in a file, an @ and a jail's are less."""
+
 MAX_ID = 2**32 - 2
 """The largest uid or gid; 2**32 - 1 means "unchanged" to setresuid(2)."""
+
+LONG_BITS = 128
+"""No number that is meant is so long, and str() refuses one of 4,300 digits."""
 
 NAME = "jaildaemon"
 
@@ -56,11 +62,25 @@ def command_problem(command: str) -> str | None:
     return None
 
 
+def name_problem(name: str) -> str | None:
+    """Say why `name` cannot be what a rule or a jail is called: the command is told it."""
+    if not name or "\0" in name:
+        return "is empty, or has a NUL character"
+    if len(name) > MAX_NAME:
+        return f"is longer than {MAX_NAME} characters"
+    return None
+
+
 def id_problem(number: int) -> str | None:
     """Say why `number` cannot be a uid or a gid."""
     if not 0 <= number <= MAX_ID:
         return f"is not a number from 0 to {MAX_ID}"
     return None
+
+
+def shown_number(number: int) -> str:
+    """Return a whole number for a message.  One of any length can be written, in base 16."""
+    return str(number) if number.bit_length() < LONG_BITS else f"of {number.bit_length()} bits"
 
 
 def shown(text: str) -> str:

@@ -16,6 +16,7 @@ import attrs
 from jaildaemon.backends import trust
 from jaildaemon.core import config
 from jaildaemon.core.config import Configuration, FileRule, Problem
+from jaildaemon.core.text import shown_number
 from jaildaemon.daemon import schema
 from jaildaemon.daemon.commands import check_user
 from jaildaemon.errors import BadConfiguration, Refused
@@ -157,7 +158,9 @@ class _Reader:
             return
         wrong = dict(schema.problems(table, schema.RuleWish))
         for name in wrong.keys() & BARE & table.keys():
-            wrong[name] = f'{table[name]!r} has no unit: it is written in quotes, such as "10s"'
+            if type(table[name]) in (int, float):
+                number = table[name] if type(table[name]) is float else shown_number(table[name])
+                wrong[name] = f'{number} has no unit: it is written in quotes, such as "10s"'
         good = {name: value for name, value in table.items() if name not in wrong}
         rule, problems = config.rule_of(path, where, good, self._files.engines)
         self.problems += [Problem(path, rule.name, field, what) for field, what in wrong.items()]

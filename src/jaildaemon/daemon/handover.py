@@ -7,7 +7,6 @@ already; what is handed over is a file of descriptors and pids.  A child of the
 new version first loads all of it, so that a broken one is found out in time.
 """
 
-import contextlib
 import json
 import os
 import signal
@@ -220,8 +219,10 @@ def load_journal(state: Path, rules: Iterable[str]) -> None:
     """
     history = History()
     for line in (state / NAME).read_bytes().splitlines():
-        with contextlib.suppress(BadRecord):
+        try:
             history.read(decode(line))
+        except BadRecord:
+            history.skip()
     for rule in rules:
         if rule not in history.rules:
             raise Refused("restart", str(state / NAME), f"has no rule {rule}")

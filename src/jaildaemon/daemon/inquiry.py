@@ -10,7 +10,7 @@ from jaildaemon.core.entries import Entries, Entry
 from jaildaemon.core.fleet import Member, Shown
 from jaildaemon.core.lifecycle import Phase
 from jaildaemon.core.reasons import ringing_others
-from jaildaemon.core.text import shown
+from jaildaemon.core.text import shown, shown_number
 from jaildaemon.daemon import schema
 from jaildaemon.daemon.call import Call, Parameters
 from jaildaemon.daemon.hub import Hub
@@ -61,7 +61,7 @@ class Inquiry:
         if call.stream is None:
             raise Refused("log", wish.rule or "", 'the answer is long: call it with "more"')
         if wish.last is not None and not 0 <= wish.last <= MAX_LAST:
-            raise Refused("log", f"last {wish.last}", f"is not from 0 to {MAX_LAST}")
+            raise Refused("log", f"last {shown_number(wish.last)}", f"is not from 0 to {MAX_LAST}")
         if len(self._followers) >= MAX_FOLLOWERS:
             raise Refused("log", "the log", f"{MAX_FOLLOWERS} clients read it already")
         try:

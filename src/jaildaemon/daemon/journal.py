@@ -24,6 +24,8 @@ READ_BYTES = 65536
 """Read at a time for somebody who wants the log: the probes are not kept waiting."""
 MAX_UNWRITTEN = 1000
 """Records kept in memory while nothing can be written: the first ones tell enough."""
+MAX_COMPLAINTS = 20
+"""Lines of the log about lines that are no record: all of 10 MB may be garbage."""
 
 Log = Callable[[str], None]
 
@@ -65,12 +67,18 @@ class Journal:
         if whole < len(data):
             self._log(f"journal: cut off a torn line of {len(data) - whole} bytes")
             os.ftruncate(self._fd, whole)
+        skipped = 0
         for number, line in enumerate(data[:whole].splitlines(), 1):
             try:
                 self.history.read(decode(line))
             except BadRecord as error:
                 # Fail closed: a record that cannot be read starts nothing.
-                self._log(f"journal: line {number} is skipped: {error}")
+                self.history.skip()
+                skipped += 1
+                if skipped <= MAX_COMPLAINTS:
+                    self._log(f"journal: line {number} is skipped: {error}")
+        if skipped > MAX_COMPLAINTS:
+            self._log(f"journal: {skipped - MAX_COMPLAINTS} more lines are skipped")
         return whole
 
     def record(self, kind: str, **values: object) -> Record:

@@ -12,7 +12,8 @@ from jaildaemon.core import config
 from jaildaemon.core.fleet import Act, Do, Member, Now, Run, Stage
 from jaildaemon.core.journal import KnownRule, OpenRun, may_replay
 from jaildaemon.core.lifecycle import Phase
-from jaildaemon.core.rules import TRANSIENT, Respawn, Rule, make_policy
+from jaildaemon.core.rules import TRANSIENT, Respawn, Rule
+from jaildaemon.daemon import schema
 from jaildaemon.daemon.hub import Hub
 from jaildaemon.daemon.roster import CHANGED
 from jaildaemon.errors import JaildaemonError
@@ -33,7 +34,9 @@ def recover(hub: Hub, probes: dict[str, int], children: list[int]) -> None:
         journal.sync()
     journal.keep(journal.record("boot", boot=boot))
     waiting: list[Run] = []
+    steady = hub.now().steady
     for known in list(history.rules.values()):
+        known.no_later(steady)
         probe_pid = probes.get(str(known.record["rule"]))
         waiting += _Recovery(hub, known, children).take_up(probe_pid)
     hub.roster.start()
@@ -73,7 +76,7 @@ class _Recovery:
         hub, known = self._hub, self._known
         try:
             rule = self._rule()
-        except (JaildaemonError, TypeError, KeyError) as error:
+        except (JaildaemonError, schema.BadParameter, KeyError) as error:
             self._drop(f"its record cannot be used: {error}")
             return []
         jail = self._jail(probe_pid)
@@ -151,16 +154,14 @@ class _Recovery:
 
     def _rule(self) -> Rule:
         record = self._known.record
-        policy = record["policy"]
-        if not isinstance(policy, dict):
-            raise TypeError("policy")
+        policy = schema.structure(record["policy"], schema.PolicyWish).policy()
         title = record.get("title")
         return Rule(
             self._id,
             str(record["jail"]),
             None if title is None else str(title),
             str(record["command"]),
-            make_policy(**policy),
+            policy,
             str(record.get("source", TRANSIENT)),
         )
 

@@ -187,7 +187,7 @@ class Runner:
         # The shell may die of the TERM that others in its group ignore: KILL still follows.
         if timeout is not None and not command.outlived:
             self._hub.backend.watcher.cancel(timeout)
-        seconds = round(self._hub.now().steady - began.steady, 3)
+        seconds = round(max(0.0, self._hub.now().steady - began.steady), 3)
         self._say(run, f"run {run.id} ended: {death} after {seconds:.3f} s")
         self._keep(
             run, "end", exit_status=death.status, signal=death.signal, duration_seconds=seconds
