@@ -10,15 +10,9 @@ from jaildaemon.core.config import FileRule
 from jaildaemon.core.rules import Policy, Respawn
 from jaildaemon.daemon import followers
 from jaildaemon.daemon.followers import EngineNames
-from jaildaemon.engines.base import (
-    Engine,
-    EngineError,
-    Found,
-    LookedUp,
-    Loop,
-    Scanned,
-    Stream,
-)
+from jaildaemon.engines.base import HERE, Engine, Found, LookedUp, Loop, Scanned, Stream
+from jaildaemon.engines.endpoint import Endpoint, EngineError
+from jaildaemon.engines.identity import Init
 from tests.contract.fake import FakeBackend
 
 
@@ -40,8 +34,10 @@ class FakeEngine(Engine):
     name = "docker"
     made: "list[FakeEngine]" = []  # noqa: RUF012 - emptied by the fixture
 
-    def __init__(self, loop: Loop) -> None:
-        super().__init__(loop)
+    def __init__(self, loop: Loop, endpoint: Endpoint = HERE) -> None:
+        super().__init__(loop, endpoint)
+        self.doubts: dict[str, str] = {}
+        """Why a container's process is not shown to be its own, by name."""
         self.running: dict[str, Found] = {}
         self.later: dict[str, Found | EngineError | None] = {}
         """What a lookup says, where that differs from the list."""
@@ -61,6 +57,11 @@ class FakeEngine(Engine):
         """Say which, later."""
         found = self.later.get(name, self.running.get(name))
         self._loop.call_in(0, lambda: done(found))
+
+    def doubt(self, found: Found, init: Init) -> str | None:
+        """Doubt what the test wants."""
+        del init
+        return self.doubts.get(found.name)
 
     def watch(self, poke: Callable[[], None], ended: Callable[[str], None]) -> Stream:
         """Begin a stream."""
@@ -128,6 +129,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     """Give a host; at its end nothing is held."""
     FakeEngine.made.clear()
     monkeypatch.setattr(followers, "ENGINES", {"docker": FakeEngine})
+    monkeypatch.setattr(followers, "made", lambda _, loop, endpoint: FakeEngine(loop, endpoint))
     made = Host()
     yield made
     made.names.stop()
@@ -214,8 +216,18 @@ def test_a_pid_that_is_no_init_is_not_taken(host: Host, monkeypatch: pytest.Monk
     host.poke()
     host.backend.watcher.pass_time(10)
     assert host.present == {}
-    why = "its first process is not the init of a PID namespace"
+    why = "it shares the PID namespace of another container, whose init is 8"
     assert host.log == [f"docker:web: not taken: {why}"]
+
+
+def test_a_pid_that_is_not_shown_to_be_the_containers_is_not_taken(host: Host) -> None:
+    host.want("docker:web")
+    host.run("web", 7)
+    host.engine.doubts["web"] = "it is another's"
+    host.poke()
+    host.backend.watcher.pass_time(10)
+    assert host.present == {}
+    assert host.log == ["docker:web: not taken: it is another's"]
 
 
 def test_after_the_stream_ended_all_is_looked_at_anew(host: Host) -> None:

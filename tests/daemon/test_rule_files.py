@@ -136,7 +136,7 @@ def test_a_file_without_an_end_is_not_read_to_it(safe: Path) -> None:
 KNOWN = "respawn, uid, gid, signal, limit, cooldown, timeout, settle, concurrency, run_as"
 
 
-UNKNOWN = "is unknown; there are [daemon] and [[rule]]"
+UNKNOWN = "is unknown; there are [daemon], [engines.NAME] and [[rule]]"
 WRONG = [
     ("rule = 1\n", ["rule: is written [[rule]]"]),
     ("rule = [1]\n", ["rule 1: is written [[rule]]"]),

@@ -162,7 +162,7 @@ class DockerMaker(Maker):
     def prepare(self) -> None:
         """Start it, with the one image."""
         self.start()
-        with self._packed() as packed:
+        with self.packed() as packed:
             self.host.must("docker", "import", "-", "jail", stdin=packed.stdout)
 
     def start(self) -> None:
@@ -176,7 +176,8 @@ class DockerMaker(Maker):
         script = "until docker version >/dev/null 2>&1; do [ -d /proc/$1 ] || exit 1; done"
         self.host.must("sh", "-c", script, "sh", str(self.process.pid))
 
-    def _packed(self) -> "subprocess.Popen[bytes]":
+    def packed(self) -> "subprocess.Popen[bytes]":
+        """Return what packs the one image."""
         tar = ["tar", "-C", str(rootfs(self.place)), "-c", "."]
         return subprocess.Popen(tar, stdout=subprocess.PIPE)
 
@@ -215,7 +216,7 @@ class PodmanMaker(DockerMaker):
 
     def prepare(self) -> None:
         """Make the one image."""
-        with self._packed() as packed:
+        with self.packed() as packed:
             self.host.must("podman", "import", "-", "jail", stdin=packed.stdout)
 
     def run(self, name: str) -> None:

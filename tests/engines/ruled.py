@@ -26,10 +26,15 @@ class Ruled:
         return Daemon(self.directory, before=self._before, **self._how)
 
     def write(
-        self, *jails: str, title: str = "BELL", more: str = "", command: str | None = None
+        self,
+        *jails: str,
+        title: str = "BELL",
+        more: str = "",
+        command: str | None = None,
+        before: str = "",
     ) -> None:
         """Write rules, one a jail, and reload."""
-        text = ""
+        text = before
         for jail in jails:
             said = f"echo $JAILDAEMON_JAIL $JAILDAEMON_RULE >>{self.directory}/rung"
             said = said if command is None else command
@@ -68,9 +73,10 @@ class Ruled:
         """Signal a rule's probe, as whoever is root inside does."""
         os.kill(self.rules()[rule]["probe_pid"], signal.SIGHUP)
 
-    def replace(self) -> None:
+    def replace(self, **environment: str) -> None:
         """Kill the daemon, and start another one."""
         self.daemon.stop(signal.SIGKILL)
+        self._how["env"] |= environment
         self.daemon = self._started()
 
     def stop(self) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from jaildaemon.engines import base
-from jaildaemon.engines.base import Engine, EngineError, EventStream, Found, Question, found
+from jaildaemon.engines import base, endpoint
+from jaildaemon.engines.base import Engine, EventStream, Found, Question, found
 from jaildaemon.engines.docker import Docker
+from jaildaemon.engines.endpoint import EngineError
 from jaildaemon.engines.lxc import Lxc
 from jaildaemon.engines.nspawn import Nspawn
 from jaildaemon.engines.oci import Runc
@@ -76,7 +77,7 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     """Give a machine whose only programs are ours, and sh(1)'s."""
-    monkeypatch.setattr(base, "DIRECTORIES", (str(tmp_path), "/usr/bin", "/bin"))
+    monkeypatch.setattr(endpoint, "DIRECTORIES", (str(tmp_path), "/usr/bin", "/bin"))
     monkeypatch.setattr(base, "SECONDS", LONGEST_SECONDS)
     made = Machine(tmp_path)
     yield made
@@ -88,14 +89,17 @@ def test_an_answer_is_all_of_the_output(machine: Machine) -> None:
     assert machine.question("engine", "a b", "$HOME") == "a b\n$HOME\n"
 
 
-def test_the_environment_is_path_and_home_alone(
+def test_the_environment_is_a_path_and_a_home_that_is_not_there(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DOCKER_HOST", "tcp://evil")
+    for name in ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "CONTAINER_HOST"):
+        monkeypatch.setenv(name, "tcp://evil")
+    monkeypatch.setenv("HOME", "/root")
     machine.program("engine", "exec env")
-    names = {line.partition("=")[0] for line in machine.question("engine").splitlines()}
-    assert {"PATH", "HOME"} <= names
-    assert not names - {"PATH", "HOME", "PWD", "SHLVL", "_", "OLDPWD"}  # sh(1)'s own
+    told = dict(line.split("=", 1) for line in machine.question("engine").splitlines())
+    assert told["HOME"] == endpoint.NOWHERE
+    assert {"PATH", "HOME"} <= told.keys()
+    assert not told.keys() - {"PATH", "HOME", "PWD", "SHLVL", "_", "OLDPWD"}  # sh(1)'s own
 
 
 def test_nothing_is_inherited_but_the_three(machine: Machine) -> None:
@@ -208,7 +212,7 @@ def test_a_stream_does_not_outlive_who_is_killed(machine: Machine) -> None:
 
 def test_a_stream_whose_daemon_died_before_it_began_never_begins(machine: Machine) -> None:
     machine.program("engine", "echo began")
-    leash = [sys.executable, "-I", "-S", "-c", base.LEASH, "1", base.program("engine")]
+    leash = [sys.executable, "-I", "-S", "-c", base.LEASH, "1", endpoint.program("engine")]
     done = subprocess.run(leash, capture_output=True, text=True, check=True)
     assert done.stdout == ""
     leash[-2] = str(os.getpid())
@@ -249,7 +253,7 @@ def test_a_name_an_id_and_a_pid_are_taken_and_nothing_else(
 def test_docker_is_asked_for_ids_and_then_for_all_of_them(machine: Machine) -> None:
     machine.program(
         "docker",
-        'case $1 in ps) echo a1; echo "b2"; echo "-x";; '
+        'shift; case $1 in ps) echo a1; echo "b2"; echo "-x";; '
         'inspect) shift 3; for id; do echo "$id 7 running /w-$id"; done; '
         'echo "c3 8 exited /w-c3"; echo "d4 x running /w"; echo "more words than that";; esac',
     )
@@ -266,7 +270,7 @@ def test_docker_is_asked_for_ids_and_then_for_all_of_them(machine: Machine) -> N
 def test_of_docker_one_that_went_meanwhile_takes_no_other_with_it(machine: Machine) -> None:
     machine.program(
         "docker",
-        'case $1 in ps) echo a1; echo b2;; inspect) echo "a1 7 running /web"; '
+        'shift; case $1 in ps) echo a1; echo b2;; inspect) echo "a1 7 running /web"; '
         'echo "Error: No such container: b2" >&2; exit 1;; esac',
     )
     docker = Docker(machine.watcher)
@@ -327,11 +331,11 @@ def test_machined_is_asked_for_the_leader_of_each_container(machine: Machine) ->
     )
     machine.program(
         "machinectl",
-        '[ "$7" = web ] || { echo "Could not get path to machine: No machine \'$7\' known" >&2; '
-        "exit 1; }; echo Leader=7; echo TimestampMonotonic=99",
+        '[ "$6" = web ] || { echo "Could not get path to machine: No machine \'$6\' known" >&2; '
+        "exit 1; }; echo Leader=7; echo TimestampMonotonic=99; echo Unit=web.scope",
     )
     nspawn = Nspawn(machine.watcher)
-    web = Found("web", "99", 7)
+    web = Found("web", "99", 7, "web.scope")
     assert machine.ask(lambda done: nspawn.scan(lambda _: True, done)) == [web]
     assert machine.ask(lambda done: nspawn.lookup("web", done)) == web
     assert machine.ask(lambda done: nspawn.lookup("db", done)) is None
@@ -344,7 +348,7 @@ def test_a_machine_that_ends_while_it_is_asked_for_is_gone(machine: Machine) -> 
     machine.program(
         "machinectl",
         f"[ -e {known} ] && {{ rm {known}; {between}; }}; "
-        f"echo \"Could not get path to machine: No machine '$7' known\" >&2; exit 1",
+        f"echo \"Could not get path to machine: No machine '$6' known\" >&2; exit 1",
     )
     nspawn = Nspawn(machine.watcher)
     Path(known).touch()

@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaildaemon.errors import JaildaemonError
+from jaildaemon.errors import JaildaemonError, Refused
 
 # --- the helper's numbers: helper/helper.h, compared by tests/helper -------
 
@@ -132,6 +132,14 @@ class Jail(abc.ABC):
     def identity(self) -> dict[str, object]:
         """Return what a later daemon needs to tell whether it is this very jail: JSON."""
 
+    def cgroups(self) -> list[tuple[str, str]]:
+        """Return controllers and path of each control group of its init (Linux); OSError."""
+        return []
+
+    def started(self) -> int | None:
+        """Return when its init was started, in clock ticks since the boot (Linux)."""
+        return None
+
     @abc.abstractmethod
     def unsettled(self) -> str | None:
         """Say why it is ending or has ended; None while it lives on with processes of its own."""
@@ -167,6 +175,10 @@ class ArmingError(JaildaemonError):
     """A probe could not be armed; `lost` when its jail is gone."""
 
     lost = False
+
+
+class OursToo(Refused):
+    """A process is in the namespaces of the daemon itself, so in no jail."""
 
 
 class JailLost(ArmingError):

@@ -29,6 +29,7 @@ from jaildaemon.backends.base import (
     Backend,
     Jail,
     JailLost,
+    OursToo,
     Peer,
     Spawned,
     pack_params,
@@ -118,7 +119,7 @@ class LinuxBackend(Backend):
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
         if space == self._own_space:
             why = "shares the host's PID namespace, so it is in no container"
-            raise Refused("attach", str(pid), why, PID_HINT)
+            raise OursToo("attach", str(pid), why, PID_HINT)
         known = self._jails.get(space)
         if known is not None and known.pidfd >= 0 and known.alive():
             # It was alive all along, so the namespace that `pid` is in was its.

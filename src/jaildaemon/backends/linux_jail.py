@@ -144,6 +144,19 @@ class LinuxJail(Jail):
         """Return init's pid and start time: together unique within a boot."""
         return {"pid": self.number, "start": self.start}
 
+    def cgroups(self) -> list[tuple[str, str]]:
+        """Return init's control groups, below those that our own first process is in.
+
+        A host that is a container itself may see the name of that one in every path.
+        """
+        above = cgroups_of(1)
+        found = cgroups_of(self.number)
+        return [(key, _below(path, above.get(key, "/"))) for key, path in found.items()]
+
+    def started(self) -> int:
+        """Return when init was started."""
+        return self.start
+
     def label(self) -> tuple[int, bytes]:
         """Return the LSM label that a process must carry to be signalled by its members.
 
@@ -159,6 +172,18 @@ class LinuxJail(Jail):
         """Close the pidfd."""
         os.close(self.pidfd)
         self.pidfd = -1
+
+
+def cgroups_of(pid: int) -> dict[str, str]:
+    """Return a process's path in each hierarchy of control groups, by controllers (cgroups(7))."""
+    with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+        lines = [line.rstrip("\n").split(":", 2) for line in file]
+    return {controllers: path for _, controllers, path in lines}
+
+
+def _below(path: str, above: str) -> str:
+    above = above.removesuffix("/init.scope")  # where systemd puts itself
+    return path[len(above) :] if path.startswith(f"{above}/") else path
 
 
 def parse_label(text: bytes) -> bytes:

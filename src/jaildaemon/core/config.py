@@ -10,7 +10,7 @@ import codecs
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from jaildaemon.core import text
 from jaildaemon.core.member import overlapping
@@ -19,6 +19,8 @@ from jaildaemon.errors import Refused
 
 MAX_NAME_BYTES = 512
 """Of a rule's name: what JAIL/TITLE may be together."""
+MAX_PATH_BYTES = 107
+"""Of an engine's socket (unix(7)); a client's path is no longer."""
 DEFAULT_RESPAWN = Respawn.AFTER.value
 _NAME = re.compile(r"[A-Za-z0-9*?][A-Za-z0-9_.*?-]*")
 _TRANSIENT_ID = re.compile(r"t[0-9]+")
@@ -86,10 +88,19 @@ class FileRule:
 
 
 @dataclass(frozen=True, slots=True)
+class EnginePlace:
+    """[engines.NAME]: where an engine of this host is, if not at its default place."""
+
+    client: str | None = None
+    socket: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Configuration:
     """Everything that the files say."""
 
     rules: tuple[FileRule, ...] = ()
+    engines: Mapping[str, EnginePlace] = field(default_factory=dict)
     readers: str | None = None
     """The group that may ask for the status and the list."""
     files: tuple[str, ...] = ()
@@ -118,6 +129,16 @@ def jail_problem(jail: str, engines: tuple[str, ...]) -> str | None:
         return f"{jail!r} is no name or pattern of letters, digits and _.*?-"
     if not engines and "." in name and set(name) & set("*?"):
         return f"{jail!r} would match what a jail's root may name: give the child's whole name"
+    return None
+
+
+def place_problem(field: str, path: str) -> str | None:
+    """Say why a path cannot be an engine's client or socket on this host."""
+    if "://" in path or not path.startswith("/"):
+        example = "/run/docker.sock" if field == "socket" else "/snap/bin/docker"
+        return f"{path!r} is no path: only an engine of this host is asked, such as at {example}"
+    if not path.isprintable() or len(path.encode(errors="replace")) > MAX_PATH_BYTES:
+        return f"is longer than {MAX_PATH_BYTES} bytes, or has an unprintable character"
     return None
 
 

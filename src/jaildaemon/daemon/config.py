@@ -15,10 +15,11 @@ import attrs
 
 from jaildaemon.backends import trust
 from jaildaemon.core import config
-from jaildaemon.core.config import Configuration, FileRule, Problem
+from jaildaemon.core.config import Configuration, EnginePlace, FileRule, Problem
 from jaildaemon.core.text import shown_number
 from jaildaemon.daemon import schema
 from jaildaemon.daemon.commands import check_user
+from jaildaemon.engines import ENGINES
 from jaildaemon.errors import BadConfiguration, Refused
 
 VARIABLE = "JAILDAEMON_CONFIG"
@@ -62,6 +63,8 @@ class _Reader:
         self.read_files: list[str] = []
         self.readers: str | None = None
         self._readers_in: str | None = None
+        self.engines: dict[str, EnginePlace] = {}
+        self._engine_in: dict[str, str] = {}
 
     def _say(self, file: str, what: str, rule: str = "", field: str = "") -> None:
         self.problems.append(Problem(file, rule, field, what))
@@ -124,9 +127,16 @@ class _Reader:
         except ValueError as error:
             self._say(path, str(error))
             return
-        for name in sorted(tables.keys() - {"daemon", "rule"}):
-            self._say(path, "is unknown; there are [daemon] and [[rule]]", field=name)
+        for name in sorted(tables.keys() - {"daemon", "engines", "rule"}):
+            what = "is unknown; there are [daemon], [engines.NAME] and [[rule]]"
+            self._say(path, what, field=name)
         self._daemon(path, tables.get("daemon", {}))
+        engines = tables.get("engines", {})
+        if isinstance(engines, dict):
+            for name, table in engines.items():
+                self._engine(path, name, table)
+        else:
+            self._say(path, "is written [engines.NAME]", field="engines")
         rules = tables.get("rule", [])
         if not isinstance(rules, list):
             self._say(path, "is written [[rule]]", field="rule")
@@ -151,6 +161,31 @@ class _Reader:
             grp.getgrnam(self.readers)
         except KeyError:
             self._say(path, f"the host has no group {self.readers!r}", "daemon", "readers")
+
+    def _engine(self, path: str, name: str, table: object) -> None:
+        where = f"engines.{name}"
+        if name not in self._files.engines:
+            there = ", ".join(self._files.engines) or "none on this system"
+            self._say(path, f"is no engine; there are {there}", where)
+            return
+        if not isinstance(table, dict):
+            self._say(path, f"is written [{where}]", where)
+            return
+        wrong = dict(schema.problems(table, schema.EngineWish))
+        known = ENGINES[name].settings
+        for field in table.keys() - wrong.keys():
+            why = config.place_problem(field, str(table[field]))
+            if field not in known:
+                why = f"is not said of {name}: it has {', '.join(known) or 'no settings'}"
+            if why:
+                wrong[field] = why
+        if name in self._engine_in:
+            wrong[""] = f"is said in {self._engine_in[name]} already"
+        for field, what in wrong.items():
+            self._say(path, what, where, field)
+        if not wrong:
+            self._engine_in[name] = path
+            self.engines[name] = EnginePlace(table.get("client"), table.get("socket"))
 
     def _rule(self, path: str, where: str, table: object) -> None:
         if not isinstance(table, dict):
@@ -181,7 +216,11 @@ def examine(files: Files) -> tuple[Configuration, list[Problem]]:
     problems = reader.problems + config.twice(reader.rules)
     warnings = config.overlaps(reader.rules)
     made = Configuration(
-        tuple(reader.rules), reader.readers, tuple(reader.read_files), tuple(warnings)
+        tuple(reader.rules),
+        reader.engines,
+        reader.readers,
+        tuple(reader.read_files),
+        tuple(warnings),
     )
     return made, problems
 

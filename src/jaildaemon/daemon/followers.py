@@ -6,17 +6,19 @@ what was missed is found, and no word of an engine's need be understood.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from jaildaemon.backends.base import Backend, Jail
-from jaildaemon.core.config import FileRule
+from jaildaemon.core.config import EnginePlace, FileRule
 from jaildaemon.core.lifecycle import backoff_seconds
 from jaildaemon.core.text import shown
+from jaildaemon.daemon.confirmation import confirm, vet
 from jaildaemon.daemon.journal import Log
-from jaildaemon.daemon.names import Answer, Owner, resolved
-from jaildaemon.engines import ENGINES, Engine
-from jaildaemon.engines.base import NAME, EngineError, Found, Stream
-from jaildaemon.errors import JaildaemonError, NoSuchJail, Refused
+from jaildaemon.daemon.names import NOWHERE_ELSE, Answer, Owner, resolved
+from jaildaemon.engines import ENGINES, Endpoint, Engine, made
+from jaildaemon.engines.base import NAME, Found, Stream
+from jaildaemon.engines.endpoint import EngineError
+from jaildaemon.errors import NoSuchJail, Refused
 
 CALM_SECONDS = 60.0
 """A stream that lasted so long ends the row of failures."""
@@ -28,40 +30,9 @@ JITTER = 0.2
 MAX_TRIES = 4
 """To take a container that an engine tells of: one that is in no PID namespace of its
 own never will be."""
+CANNOT = "it runs, and cannot be taken"
 ANEW_SECONDS = 60.0
 """Until one is tried for again of which the engine had nothing to say, and not no."""
-
-
-def confirm(
-    backend: Backend,
-    engine: Engine,
-    found: Found,
-    answer: Callable[[Jail | None, str | EngineError], None],
-) -> None:
-    """Give this very container, or None and why not.
-
-    First its init is held, then the engine is asked again: if it still says the
-    same, what is held was its init when it said so, and no later process.
-    """
-    jail = resolved(backend, str(found.pid))
-    if isinstance(jail, JaildaemonError):
-        answer(None, str(jail))
-        return
-    held = jail
-
-    def again(second: Found | EngineError | None) -> None:
-        if second == found and held.number == found.pid and held.alive():
-            answer(held, "")
-            return
-        held.close()
-        why: str | EngineError = "it ended, or was replaced, while it was looked at"
-        if isinstance(second, EngineError):
-            why = second
-        elif second == found and held.number != found.pid:
-            why = "its first process is not the init of a PID namespace"
-        answer(None, why)
-
-    engine.lookup(found.name, again)
 
 
 class _Follower:
@@ -80,6 +51,8 @@ class _Follower:
         self._tries: dict[Found, int] = {}
         """How often each could not be taken."""
         self.trouble: str | None = None
+        self.refused: dict[str, str] = {}
+        """Why a container that runs cannot be taken, by name."""
         self._timers: set[int] = set()
         self._connect()
 
@@ -195,6 +168,7 @@ class _Follower:
             self._known.pop(gone, None)
             self._owner.gone(f"{name}:{gone}")
         self._tries = {found: n for found, n in self._tries.items() if found in running.values()}
+        self.refused = {name: why for name, why in self.refused.items() if name in running}
         for found in running.values():
             tried = self._tries.get(found, 0) >= MAX_TRIES
             if self._known.get(found.name) != found and found not in self._asked and not tried:
@@ -214,6 +188,7 @@ class _Follower:
                 if jail is not None:
                     jail.close()
             elif jail is None:
+                self.refused[found.name] = str(why)
                 tries = self._tries[found] = self._tries.get(found, 0) + 1
                 if tries < MAX_TRIES:
                     # It may be just starting: after 0.1 s, then 0.3 and 0.9.
@@ -224,6 +199,7 @@ class _Follower:
                         self._call_in(ANEW_SECONDS, lambda: self._try_anew(found))
             else:
                 self._known[found.name] = found
+                self.refused.pop(found.name, None)
                 self._owner.seen(full, jail)
 
         return answer
@@ -235,17 +211,32 @@ class EngineNames:
     def __init__(self, backend: Backend, owner: Owner, log: Log) -> None:
         self._backend, self._owner, self._log = backend, owner, log
         self._followers: dict[str, _Follower] = {}
+        self._engines: dict[str, Engine] = {}
+        self._places: Mapping[str, EnginePlace] = {}
 
-    def want(self, rules: Sequence[FileRule]) -> None:
-        """Follow the engines that they name."""
+    def _engine(self, name: str) -> Engine:
+        """Return an engine, where the files say that it is."""
+        if name not in self._engines:
+            place = self._places.get(name, EnginePlace())
+            endpoint = Endpoint(place.client, place.socket, vet)
+            self._engines[name] = made(name, self._backend.watcher, endpoint)
+        return self._engines[name]
+
+    def want(
+        self, rules: Sequence[FileRule], places: Mapping[str, EnginePlace] = NOWHERE_ELSE
+    ) -> None:
+        """Follow the engines that they name, where they are."""
         named = {rule.engine for rule in rules if rule.engine}
-        for name in sorted(self._followers.keys() - named):
+        moved = {name for name in ENGINES if places.get(name) != self._places.get(name)}
+        self._places = places
+        for name in moved:
+            self._engines.pop(name, None)
+        for name in sorted(self._followers.keys() - (named - moved)):
             self._followers.pop(name).stop()
         for name in sorted(named):
             follower = self._followers.get(name)
             if follower is None:
-                engine = ENGINES[name](self._backend.watcher)
-                follower = _Follower(self._backend, engine, self._owner, self._log)
+                follower = _Follower(self._backend, self._engine(name), self._owner, self._log)
                 self._followers[name] = follower
             else:
                 follower.rescan()
@@ -271,7 +262,7 @@ class EngineNames:
         if not NAME.fullmatch(plain):
             answer(NoSuchJail("attach", shown(text[:80]), "no container can have this name"))
             return
-        engine = ENGINES[name](self._backend.watcher)
+        engine = self._engine(name)
 
         def found(result: Found | EngineError | None) -> None:
             if isinstance(result, EngineError):
@@ -282,14 +273,18 @@ class EngineNames:
                 confirm(self._backend, engine, result, confirmed)
 
         def confirmed(jail: Jail | None, why: str | EngineError) -> None:
-            answer(jail or NoSuchJail("attach", text, str(why)))
+            answer(jail or Refused("attach", text, f"{CANNOT}: {why}"))
 
         engine.lookup(plain, found)
 
     def trouble(self, rule_jail: str) -> str | None:
-        """Say what is wrong with the engine."""
-        follower = self._followers.get(rule_jail.partition(":")[0])
-        return follower.trouble if follower else None
+        """Say why a container that runs cannot be taken, or what is wrong with the engine."""
+        engine, _, name = rule_jail.partition(":")
+        follower = self._followers.get(engine)
+        if follower is None:
+            return None
+        refused = follower.refused.get(name)
+        return follower.trouble if refused is None else f"{CANNOT}: {refused}"
 
     def stop(self) -> None:
         """Follow nothing any more."""

@@ -5,15 +5,17 @@ A name is never the identity: what is told on is this very jail, as the backend
 holds it.  Nothing is watched or asked that no rule needs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from jaildaemon.backends.base import Backend, Jail
-from jaildaemon.core.config import FileRule
+from jaildaemon.core.config import EnginePlace, FileRule
 from jaildaemon.errors import JaildaemonError, Refused
 
 LOOK_SECONDS = 1.0
 """Between two looks where nobody tells of a new jail."""
+
+NOWHERE_ELSE: Mapping[str, EnginePlace] = {}
 
 Answer = Callable[[Jail | JaildaemonError], None]
 
@@ -37,8 +39,10 @@ class Owner(Protocol):
 class Names(Protocol):
     """A source of names."""
 
-    def want(self, rules: Sequence[FileRule]) -> None:
-        """Watch what these rules need, and nothing else."""
+    def want(
+        self, rules: Sequence[FileRule], places: Mapping[str, EnginePlace] = NOWHERE_ELSE
+    ) -> None:
+        """Watch what these rules need, and nothing else; `places`: where engines are."""
 
     def look(self, name: str, seconds: float) -> None:
         """Look again, after so long: what had this name has ended."""
@@ -62,8 +66,11 @@ class KernelNames:
         self._stop: Callable[[], None] | None = None
         self._timer: int | None = None
 
-    def want(self, rules: Sequence[FileRule]) -> None:
+    def want(
+        self, rules: Sequence[FileRule], places: Mapping[str, EnginePlace] = NOWHERE_ELSE
+    ) -> None:
         """Watch for new jails, or look for them once a second."""
+        del places
         self._rules = rules
         if rules and self._stop is None:
             self._stop = self._backend.watch_jails(self._look)

@@ -116,7 +116,7 @@ class Roster:
             self._drop(name)
         for member in list(self._members.values()):
             self.settle(member)
-        self.names.want(self.configuration.rules)
+        self.names.want(self.configuration.rules, self.configuration.engines)
 
     def _fitting(self, name: str) -> list[FileRule]:
         return [rule for rule in self._rules.values() if rule.fits(name)]

@@ -54,6 +54,14 @@ class DaemonWish:
 
 
 @attrs.frozen
+class EngineWish:
+    """[engines.NAME] of a file."""
+
+    client: str | None = None
+    socket: str | None = None
+
+
+@attrs.frozen
 class Attach:
     """Parameters of Attach."""
 

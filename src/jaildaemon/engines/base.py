@@ -8,7 +8,6 @@ hostile until checked: only a name, an id and a pid are taken of it.
 import abc
 import json
 import os
-import pwd
 import re
 import signal
 import sys
@@ -17,12 +16,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+from jaildaemon.engines.endpoint import Endpoint, EngineError
+from jaildaemon.engines.identity import Init
+
+HERE = Endpoint()
+"""An engine where it is by default."""
+
 SECONDS = 5.0
 """How long a command may take: an engine that is slower is better asked again."""
 MAX_BYTES = 1 << 20
 """Of a command's output: some thousands of containers."""
-DIRECTORIES = ("/usr/bin", "/usr/sbin", "/bin", "/sbin", "/usr/local/bin", "/usr/local/sbin")
-PATH = ":".join(DIRECTORIES)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 READ_BYTES = 65536
 WORDS = 500
@@ -74,14 +77,6 @@ class Loop(Protocol):
         """Forget a deadline."""
 
 
-class EngineError(Exception):
-    """The engine cannot be asked, or says no; the text says why, `output` all that it said."""
-
-    def __init__(self, why: str, output: str = "") -> None:
-        super().__init__(why)
-        self.output = output
-
-
 @dataclass(frozen=True, slots=True)
 class Found:
     """A running container: its name, its engine's id of it, and the host's pid of its init."""
@@ -89,6 +84,8 @@ class Found:
     name: str
     id: str
     pid: int
+    unit: str = ""
+    """The systemd unit that it is in, where its engine says so."""
 
 
 def found(untrusted_name: str, untrusted_id: str, untrusted_pid: object) -> Found | None:
@@ -111,16 +108,6 @@ def as_json(answer: str, name: str) -> object:
     return parsed
 
 
-def program(name: str) -> str:
-    """Return a program's absolute path, from a fixed list; EngineError."""
-    for directory in DIRECTORIES:
-        path = f"{directory}/{name}"
-        if os.access(path, os.X_OK):
-            return path
-    msg = f"there is no {name} in {PATH}"
-    raise EngineError(msg)
-
-
 class Child:
     """A started command, its output read as it comes; `ended` is called once, when all is over."""
 
@@ -132,6 +119,7 @@ class Child:
         ended: Callable[[str | None], None],
         *,
         leashed: bool = False,
+        endpoint: Endpoint = HERE,
     ) -> None:
         """Start it; `ended` is told why it failed, or None.  EngineError: it cannot be started.
 
@@ -150,16 +138,15 @@ class Child:
             self._complaints.close()
             raise EngineError(f"{argv[0]} cannot be started: {error.strerror}") from error
         os.set_blocking(write_fd, True)
-        home = pwd.getpwuid(os.geteuid()).pw_dir
         try:
-            path = program(argv[0])
+            path = endpoint.path(argv[0])
             if leashed:
                 leash = [sys.executable, "-I", "-S", "-c", LEASH, str(os.getpid())]
                 path, argv = leash[0], [*leash, path, *argv[1:]]
             self._pid = os.posix_spawn(
                 path,
                 argv,
-                {"PATH": PATH, "HOME": home},
+                endpoint.environment,
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_DUP2, write_fd, 1),
@@ -245,7 +232,11 @@ class Question:
     """A command that is asked once: all of its output, or why there is none."""
 
     def __init__(
-        self, loop: Loop, argv: list[str], done: Callable[[str | EngineError], None]
+        self,
+        loop: Loop,
+        argv: list[str],
+        done: Callable[[str | EngineError], None],
+        endpoint: Endpoint = HERE,
     ) -> None:
         """`done` is called later, never within this call."""
         self._loop, self._done = loop, done
@@ -254,7 +245,7 @@ class Question:
         self._child: Child | None = None
         self._deadline = loop.call_in(SECONDS, self._too_late)
         try:
-            self._child = Child(loop, argv, self._read, self._ended)
+            self._child = Child(loop, argv, self._read, self._ended, endpoint=endpoint)
         except EngineError as error:
             self._why = str(error)
             loop.cancel(self._deadline)
@@ -296,7 +287,12 @@ class EventStream(Stream):
     """A command that writes something whenever something happens."""
 
     def __init__(
-        self, loop: Loop, argv: list[str], poke: Callable[[], None], ended: Callable[[str], None]
+        self,
+        loop: Loop,
+        argv: list[str],
+        poke: Callable[[], None],
+        ended: Callable[[str], None],
+        endpoint: Endpoint = HERE,
     ) -> None:
         self._stopped = False
 
@@ -308,7 +304,7 @@ class EventStream(Stream):
             if not self._stopped:
                 poke()
 
-        self._child = Child(loop, argv, read, over, leashed=True)
+        self._child = Child(loop, argv, read, over, leashed=True, endpoint=endpoint)
 
     def stop(self) -> None:
         """End the command."""
@@ -320,13 +316,22 @@ class Engine(abc.ABC):
     """One engine of the host's root."""
 
     name: ClassVar[str]
+    settings: ClassVar[tuple[str, ...]] = ()
+    """What of its endpoint can be said in a file."""
 
-    def __init__(self, loop: Loop) -> None:
-        self._loop = loop
+    def __init__(self, loop: Loop, endpoint: Endpoint = HERE) -> None:
+        self._loop, self.endpoint = loop, endpoint
 
     def ask(self, argv: list[str], done: Callable[[str | EngineError], None]) -> None:
         """Ask by a command."""
-        Question(self._loop, argv, done)
+        Question(self._loop, argv, done, self.endpoint)
+
+    @abc.abstractmethod
+    def doubt(self, found: Found, init: Init) -> str | None:
+        """Say why this process is not shown to be the container's first one; OSError.
+
+        Nothing that the engine says is asked for here.
+        """
 
     @abc.abstractmethod
     def scan(self, wants: Callable[[str], bool], done: Scanned) -> None:

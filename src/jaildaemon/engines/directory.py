@@ -6,7 +6,8 @@ import ctypes
 import os
 from collections.abc import Callable
 
-from jaildaemon.engines.base import EngineError, Loop, Stream
+from jaildaemon.engines.base import Loop, Stream
+from jaildaemon.engines.endpoint import EngineError
 
 IN_CREATE, IN_DELETE, IN_MOVED_FROM, IN_MOVED_TO = 0x100, 0x200, 0x40, 0x80
 IN_CLOSE_WRITE, IN_DELETE_SELF, IN_MOVE_SELF, IN_ONLYDIR = 0x8, 0x400, 0x800, 0x01000000

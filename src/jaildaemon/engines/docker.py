@@ -1,20 +1,27 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Docker and Podman, which have nearly the same command line."""
 
+import glob
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar
 
 from jaildaemon.engines.base import (
+    HERE,
     Engine,
-    EngineError,
     EventStream,
     Found,
     LookedUp,
+    Loop,
     Scanned,
     Stream,
     found,
 )
+from jaildaemon.engines.endpoint import Endpoint, EngineError, program
+from jaildaemon.engines.identity import Init, in_cgroup_of, in_state_file
 
+SOCKET = "/var/run/docker.sock"
 FORMAT = "{{.Id}} {{.State.Pid}} {{.State.Status}} {{.Name}}"
 LIVING = ("running", "paused")
 
@@ -31,11 +38,30 @@ def _parse(untrusted: str) -> list[Found]:
 
 
 class Docker(Engine):
-    """Containers of the docker whose client root has configured."""
+    """Containers of the docker at a socket of this host."""
 
     name = "docker"
+    client: ClassVar[str] = "docker"
+    settings: ClassVar[tuple[str, ...]] = ("client", "socket")
+    states: ClassVar[tuple[str, ...]] = ("/run/docker/runtime-runc/moby/{}/state.json",)
+    """State files of its runtimes."""
     events: ClassVar[tuple[str, ...]] = ("start", "die", "rename")
     gone: ClassVar[str] = "no such"
+
+    def command(self, *words: str) -> list[str]:
+        """Return a command of its client.  --host is stronger than any context."""
+        return [self.client, f"--host=unix://{self.endpoint.socket or SOCKET}", *words]
+
+    def doubt(self, found: Found, init: Init) -> str | None:
+        """Look for the id in its control group, and for the process in its runtime's state."""
+        if in_cgroup_of(found.id, init):
+            return None
+        if any(in_state_file(path.format(found.id), init) for path in self.states):
+            return None
+        return (
+            f"process {found.pid} is not in the control group of container {found.id[:12]}: "
+            f"{self.name} may be another machine's, or in another PID namespace"
+        )
 
     def scan(self, wants: Callable[[str], bool], done: Scanned) -> None:
         """List the ids, then look at all of them."""
@@ -56,7 +82,7 @@ class Docker(Engine):
             done(answer)
 
         states = [f"--filter=status={state}" for state in LIVING]
-        self.ask([self.name, "ps", "--quiet", "--no-trunc", *states], listed)
+        self.ask(self.command("ps", "--quiet", "--no-trunc", *states), listed)
 
     def _inspect(self, names: list[str], done: Scanned) -> None:
         def answered(answer: str | EngineError) -> None:
@@ -67,8 +93,8 @@ class Docker(Engine):
                 return
             done(_parse(answer))
 
-        argv = [self.name, "inspect", "--type=container", f"--format={FORMAT}", *names]
-        self.ask(argv, answered)
+        options = ("--type=container", f"--format={FORMAT}")
+        self.ask(self.command("inspect", *options, *names), answered)
 
     def lookup(self, name: str, done: LookedUp) -> None:
         """Look at one; an id, or the beginning of one, is no name."""
@@ -84,12 +110,73 @@ class Docker(Engine):
     def watch(self, poke: Callable[[], None], ended: Callable[[str], None]) -> Stream:
         """Follow its events."""
         filters = [f"--filter=event={event}" for event in self.events]
-        argv = [self.name, "events", "--filter=type=container", *filters, "--format={{.ID}}"]
-        return EventStream(self._loop, argv, poke, ended)
+        options = ("--filter=type=container", *filters, "--format={{.ID}}")
+        return EventStream(self._loop, self.command("events", *options), poke, ended, self.endpoint)
+
+
+CONFIGURATION = (
+    "/usr/share/containers/containers.conf",
+    "/etc/containers/containers.conf",
+    "/etc/containers/containers.conf.d/*.conf",
+)
+_REMOTE = re.compile(rb"^[ \t]*remote[ \t]*=[ \t]*true\b", re.MULTILINE)
+MAX_BYTES = 1 << 20
+
+
+def _holds(path: str, pattern: re.Pattern[bytes]) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return bool(pattern.search(file.read(MAX_BYTES)))
+    except OSError:
+        return False
+
+
+def made_remote() -> str | None:
+    """Return the file of root's by which podman would be asked on another machine.
+
+    Podman 4 then takes no notice of --remote=false.
+    """
+    paths = [path for pattern in CONFIGURATION for path in sorted(glob.glob(pattern))]
+    return next((path for path in paths if _holds(path, _REMOTE)), None)
 
 
 class Podman(Docker):
-    """Containers of root's podman."""
+    """Containers of root's podman on this host."""
 
     name = "podman"
+    client = "podman"
+    settings: ClassVar[tuple[str, ...]] = ("client",)
+    states = ("/run/runc/{}/state.json", "/run/crun/{}/status")
     events: ClassVar[tuple[str, ...]] = ("start", "died", "rename", "restart")
+
+    def __init__(self, loop: Loop, endpoint: Endpoint = HERE) -> None:
+        def vet(path: str) -> str | None:
+            file = made_remote()
+            remote = file and f"is made another machine's, by remote = true in {file}"
+            return remote or endpoint.vet(path)
+
+        super().__init__(loop, replace(endpoint, vet=vet))
+
+    def command(self, *words: str) -> list[str]:
+        """Return a command of it.  No variable that names a connection is passed on."""
+        return [self.client, "--remote=false", *words]
+
+
+class PodmanAsDocker(Podman):
+    """Podman by the name of docker: the program is a script that starts it."""
+
+    name = "docker"
+    client = "docker"
+    settings = ("client", "socket")
+
+
+def is_podman(endpoint: Endpoint) -> bool:
+    """Say whether docker's client is the script of podman-docker, which has no socket."""
+    try:
+        path = endpoint.client or program("docker")
+    except EngineError:
+        return False
+    return endpoint.socket is None and _holds(path, _SCRIPT)
+
+
+_SCRIPT = re.compile(rb"\A#!.*^exec [^\n]*podman\b", re.MULTILINE | re.DOTALL)

@@ -6,19 +6,31 @@ from collections.abc import Callable
 from jaildaemon.engines.base import (
     NAME,
     Engine,
-    EngineError,
     EventStream,
+    Found,
     LookedUp,
     Scanned,
     Stream,
     found,
 )
+from jaildaemon.engines.endpoint import EngineError
+from jaildaemon.engines.identity import Init, in_cgroup_of
 
 
 class Lxc(Engine):
     """Containers of LXC."""
 
     name = "lxc"
+
+    def doubt(self, found: Found, init: Init) -> str | None:
+        """Look for lxc.payload.NAME.
+
+        Whoever is in the host's network namespace can answer in a monitor's place: its
+        socket is an abstract one.
+        """
+        if in_cgroup_of(found.id, init):
+            return None
+        return f"process {found.pid} is not in a control group lxc.payload.{found.name}"
 
     def scan(self, wants: Callable[[str], bool], done: Scanned) -> None:
         """List those that run, then ask for each pid, one after the other."""
@@ -46,4 +58,5 @@ class Lxc(Engine):
 
     def watch(self, poke: Callable[[], None], ended: Callable[[str], None]) -> Stream:
         """Follow the states of all containers."""
-        return EventStream(self._loop, ["lxc-monitor", "--name=.*"], poke, ended)
+        argv = ["lxc-monitor", "--name=.*"]
+        return EventStream(self._loop, argv, poke, ended, self.endpoint)

@@ -2,11 +2,11 @@
 """systemd-nspawn: the containers that machined knows."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from jaildaemon.engines.base import (
     NAME,
     Engine,
-    EngineError,
     Found,
     LookedUp,
     Scanned,
@@ -15,6 +15,8 @@ from jaildaemon.engines.base import (
     found,
 )
 from jaildaemon.engines.directory import DirectoryStream
+from jaildaemon.engines.endpoint import EngineError
+from jaildaemon.engines.identity import Init, unit
 
 MACHINES = "/run/systemd/machines"
 # Not "machinectl list": for that machined reads in each machine's tree which system it
@@ -36,6 +38,12 @@ class Nspawn(Engine):
     """Containers of systemd-nspawn; a machine's Leader is the host's pid of its init."""
 
     name = "nspawn"
+
+    def doubt(self, found: Found, init: Init) -> str | None:
+        """Compare the unit that machined names with the one of the process."""
+        if found.unit and unit(init) == found.unit:
+            return None
+        return f"process {found.pid} is not in unit {found.unit or 'of any name'}"
 
     def scan(self, wants: Callable[[str], bool], done: Scanned) -> None:
         """List the machines, then ask for each one's leader."""
@@ -76,10 +84,11 @@ class Nspawn(Engine):
                 return
             values = dict(line.partition("=")[::2] for line in answer.splitlines())
             stamp = values.get("TimestampMonotonic", "")
-            done(found(name, stamp or "0", values.get("Leader", "")))
+            one = found(name, stamp or "0", values.get("Leader", ""))
+            done(one and replace(one, unit=values.get("Unit", "")))
 
-        argv = ["machinectl", "show", "--no-pager", "-p", "Leader", "-p", "TimestampMonotonic"]
-        self.ask([*argv, name], answered)
+        fields = [f"--property={field}" for field in ("Leader", "TimestampMonotonic", "Unit")]
+        self.ask(["machinectl", "show", "--no-pager", *fields, name], answered)
 
     def watch(self, poke: Callable[[], None], ended: Callable[[str], None]) -> Stream:
         """Watch machined's directory, in which each machine has a file."""

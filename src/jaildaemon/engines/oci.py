@@ -2,10 +2,10 @@
 """The OCI runtimes themselves, runc and crun: containers of root's default state directory."""
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from jaildaemon.engines.base import (
     Engine,
-    EngineError,
     Found,
     LookedUp,
     Scanned,
@@ -14,6 +14,8 @@ from jaildaemon.engines.base import (
     found,
 )
 from jaildaemon.engines.directory import DirectoryStream
+from jaildaemon.engines.endpoint import EngineError
+from jaildaemon.engines.identity import Init, in_state_file
 
 LIVING = ("running", "paused")
 
@@ -30,6 +32,15 @@ class Runc(Engine):
     """Containers of runc."""
 
     name = "runc"
+    settings = ("client",)
+    state: ClassVar[str] = "state.json"
+
+    def doubt(self, found: Found, init: Init) -> str | None:
+        """Look into its state file: the control group's name may be anything."""
+        path = f"/run/{self.name}/{found.id}/{self.state}"
+        if in_state_file(path, init):
+            return None
+        return f"{path} does not name process {found.pid} and its start"
 
     def scan(self, wants: Callable[[str], bool], done: Scanned) -> None:
         """List them."""
@@ -67,3 +78,4 @@ class Crun(Runc):
     """Containers of crun."""
 
     name = "crun"
+    state = "status"
