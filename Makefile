@@ -17,6 +17,7 @@ $(VENV)/ready: pyproject.toml hatch_build.py tools/setup.sh
 
 $(HELPER): $(HELPER_SOURCES)
 	@sh helper/build.sh src/jaildaemon/libexec
+	@chmod go-w . src src/jaildaemon src/jaildaemon/libexec
 
 demo: all
 	@$(BIN)/jaildaemon demo

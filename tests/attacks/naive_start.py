@@ -30,8 +30,9 @@ def main() -> None:
     os.makedirs("var/state", exist_ok=True)
     run_lines("etc/rules.toml")
     run_lines("var/state/journal.jsonl")
-    if os.path.exists("helper"):
-        subprocess.run(["./helper"], check=True)
+    for program in ("helper", "jailoutput"):
+        if os.path.exists(program):
+            subprocess.run([f"./{program}"], check=False)
     if os.path.lexists("pipe"):
         os.unlink("pipe")
     with socket.socket(socket.AF_UNIX) as sock:

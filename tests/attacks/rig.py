@@ -39,10 +39,12 @@ def build_helper(directory: Path, flags: str) -> Path:
 
 
 def jaildaemon(helper: Path | None = None) -> list[str]:
-    """Return the command; with another helper than the product's, if one is given."""
+    """Return the command; with another helper, and output reader beside it, if one is given."""
     script = (
         "import sys; from pathlib import Path; import jaildaemon.backends as b;"
         "b.HELPER = Path(sys.argv.pop(1)); b.this_system.__defaults__ = (b.HELPER,);"
+        "o = b.HELPER.with_name('jailoutput');"
+        "b.OUTPUT_READER = o if o.exists() else b.OUTPUT_READER;"
         "from jaildaemon.cli.main import main; sys.exit(main())"
     )
     if helper is None:

@@ -275,7 +275,7 @@ def test_without_its_helper_the_daemon_does_not_start(directory: Path) -> None:
     assert done.stderr == (
         f"jaildaemon: start: {directory}/jaildaemon/libexec/jailprobe:"
         " the helper cannot be used: No such file or directory"
-        + ("\n" if LINUX else " (build it with make, or install it again)\n")
+        " (build it with make, or install it again)\n"
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert os.listdir(directory) == ["jaildaemon"]

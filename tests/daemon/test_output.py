@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
+from jaildaemon.backends import OUTPUT_READER, Program
 from jaildaemon.daemon import output as outputs
 from jaildaemon.daemon.output import (
     FULL,
     MAX_PIPES,
-    OUTPUT_READER,
     TAKEN,
     Output,
     Readers,
@@ -39,7 +39,8 @@ class Place:
         self.watcher = SystemWatcher()
         backend: Any = SimpleNamespace(watcher=self.watcher)
         self.backend = backend
-        self.readers = Readers(backend)
+        self.program = Program("output reader", OUTPUT_READER)
+        self.readers = Readers(backend, self.program)
         self.ends: list[int] = []
 
     def output(self, name: str) -> tuple[Output, int]:
@@ -73,6 +74,7 @@ class Place:
             os.kill(pid, signal.SIGCONT)  # that a failed test left stopped
         self.until(lambda: self.watcher.children() == [])
         self.watcher.close()
+        self.program.close()
 
 
 @pytest.fixture

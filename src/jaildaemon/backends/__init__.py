@@ -9,7 +9,17 @@ from jaildaemon.backends.finding import Finding
 from jaildaemon.backends.throwaway import FreeBSDJail, LinuxNamespaces, ThrowawayJail
 from jaildaemon.errors import Refused
 
+if sys.platform == "linux":
+    from jaildaemon.backends import linux_access as access
+    from jaildaemon.backends.linux_image import Program
+elif sys.platform.startswith("freebsd"):
+    from jaildaemon.backends import freebsd_access as access
+    from jaildaemon.backends.freebsd_program import Program
+
+__all__ = ["Program", "access"]
+
 HELPER = Path(__file__).resolve().parent.parent / "libexec" / "jailprobe"
+OUTPUT_READER = HELPER.with_name("jailoutput")
 
 
 def this_system(helper: Path = HELPER) -> Backend:

@@ -8,7 +8,6 @@ import contextlib
 import errno
 import os
 import signal
-import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,33 +27,16 @@ from jaildaemon.backends.base import (
     pack_params,
     reserve_helper_descriptors,
 )
-from jaildaemon.errors import JaildaemonError, NotPermitted, Refused
+from jaildaemon.errors import JaildaemonError, NotPermitted
 
 assert sys.platform.startswith("freebsd")
 
 from jaildaemon.backends.freebsd_census import INIT_PID, start_since_boot
 from jaildaemon.backends.freebsd_jails import FreeBSDJail, Jails
+from jaildaemon.backends.freebsd_program import Program
 from jaildaemon.backends.freebsd_watcher import FreeBSDWatcher
 
 NO_UID = 2**32 - 1  # what no process has
-
-
-def check_helper(path: Path) -> None:
-    """Refuse a helper that others than root could change: it is started anew for each probe."""
-    try:
-        found = os.lstat(path)
-    except OSError as error:
-        why = f"the helper cannot be used: {error.strerror}"
-        raise Refused("start", str(path), why, "build it with make, or install it again") from error
-    if not stat.S_ISREG(found.st_mode):
-        raise Refused("start", str(path), "the helper is not a regular file")
-    if found.st_uid != 0:
-        why = f"the helper belongs to uid {found.st_uid}, not to root"
-        raise Refused("start", str(path), why, f"chown root {path}")
-    # Gid 0 is wheel: who is in it may become root anyway.
-    if found.st_mode & (stat.S_IWOTH | (stat.S_IWGRP if found.st_gid else 0)):
-        why = "the helper can be written by others than root"
-        raise Refused("start", str(path), why, f"chmod go-w {path}")
 
 
 class FreeBSDBackend(Backend):
@@ -65,9 +47,8 @@ class FreeBSDBackend(Backend):
     spawns_sessions = False
 
     def __init__(self, helper: Path) -> None:
-        check_helper(helper)
         reserve_helper_descriptors()
-        self._helper = str(helper)
+        self._helper = Program("helper", helper)
         self._pid = os.getpid()
         self.watcher: FreeBSDWatcher = FreeBSDWatcher()
         self._jails = Jails(self.watcher)
@@ -136,11 +117,9 @@ class FreeBSDBackend(Backend):
         their_go, go_fd = os.pipe()
         try:
             os.write(go_fd, pack_params(flags=0, target=jail.number, uid=uid, gid=gid))
-            pid = os.posix_spawn(
-                self._helper,
+            pid = self._helper.start(
                 [title],
-                {},
-                file_actions=[
+                [
                     (os.POSIX_SPAWN_DUP2, their_status, FD_STATUS),
                     (os.POSIX_SPAWN_DUP2, their_go, FD_GO),
                 ],

@@ -39,7 +39,7 @@ from jaildaemon.errors import JaildaemonError, NoSuchJail, NotPermitted, Refused
 
 assert sys.platform == "linux"
 
-from jaildaemon.backends.linux_image import sealed_image
+from jaildaemon.backends.linux_image import sealed_image, unusable
 from jaildaemon.backends.linux_jail import (
     LinuxJail,
     Namespace,
@@ -75,11 +75,7 @@ class LinuxBackend(Backend):
         try:
             self._image = sealed_image(helper)
         except OSError as error:
-            why = f"the helper cannot be used: {error.strerror or error}"
-            # No fallback to a file: it could not be sealed (docs/architecture.md).
-            noexec = "sysctl vm.memfd_noexec=2 forbids what the helper needs; set it to 1 or 0"
-            hint = noexec if error.errno == errno.EACCES else None
-            raise Refused("start", str(helper), why, hint) from error
+            raise unusable("helper", helper, error) from error
         self._own_space = namespace("self", "pid")
         self._jails: WeakValueDictionary[Namespace, LinuxJail] = WeakValueDictionary()
         """The handles in use: who asks for a container again need not read it all again."""

@@ -4,12 +4,19 @@
 import contextlib
 import os
 import shutil
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaildaemon import __version__
-from jaildaemon.backends import HELPER, checks, this_system, throwaway_jail, trust
+from jaildaemon.backends import (
+    HELPER,
+    OUTPUT_READER,
+    Program,
+    checks,
+    this_system,
+    throwaway_jail,
+    trust,
+)
 from jaildaemon.backends.base import Backend, Death, ProbeOwner
 from jaildaemon.backends.finding import Finding
 from jaildaemon.backends.probe import Probe
@@ -17,7 +24,7 @@ from jaildaemon.cli import client, options
 from jaildaemon.core.text import process_title
 from jaildaemon.daemon.commands import PATH
 from jaildaemon.daemon.files import state_directory
-from jaildaemon.errors import FOUND_SOMETHING, JaildaemonError
+from jaildaemon.errors import FOUND_SOMETHING, JaildaemonError, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +32,8 @@ if TYPE_CHECKING:
 ENGINES = {"docker": "docker", "podman": "podman", "lxc-info": "LXC", "machinectl": "nspawn"}
 ENGINES |= {"runc": "runc", "crun": "crun", "jail": "FreeBSD's jails"}
 AS_ROOT = "run this as root"
+NOT_STARTED = 127
+"""The status of a child that could not become its program, as a shell's."""
 
 
 def verdict(findings: list[Finding]) -> int:
@@ -34,7 +43,8 @@ def verdict(findings: list[Finding]) -> int:
 
 def examine(socket: str) -> list[Finding]:
     """Examine everything.  What one needs another, which failed, is said only once."""
-    findings = [_root(), *checks(), _trusted("helper", HELPER)]
+    findings = [_root(), *checks()]
+    findings += [_program("helper", HELPER), _program("output reader", OUTPUT_READER)]
     backend: Backend | None = None
     try:
         backend = this_system()
@@ -44,8 +54,8 @@ def examine(socket: str) -> list[Finding]:
         findings.append(Finding("backend", ok=False, found=error.strerror or str(error)))
     if backend is not None:
         findings.append(_arming(backend))
-        findings.append(_state(backend, socket))
-    findings += [_socket(socket), _engines(), *_answer(socket)]
+        findings.append(_state(state_directory(backend.state_directory, socket, options.SOCKET)))
+    findings += [_place("socket", socket), _engines(), *_answer(socket)]
     return findings
 
 
@@ -60,21 +70,26 @@ def _root() -> Finding:
     return Finding("user", ok=uid == 0, found=f"uid {uid}", hint=None if uid == 0 else AS_ROOT)
 
 
-def _trusted(name: str, path: Path) -> Finding:
-    """Look whether nobody but root can change a program of ours."""
+def _program(name: str, path: Path) -> Finding:
+    """Look whether only root can change a program of ours, and start it: it ends by itself."""
     try:
-        _, why = trust.read_program(path)
-        found = trust.directory_problem(str(path))
+        program = Program(name, path)
+    except Refused as error:
+        return _failed(name, error)
+    quiet = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
+    found: str | None = None
+    try:
+        # With words that none of them knows.
+        pid = program.start([path.name, "doctor", "doctor"], quiet)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if status < 0 or status == NOT_STARTED:
+            found = f"{path} cannot be started: it ended with {status}"
     except OSError as error:
-        hint = "build it with make, or install it again"
-        return Finding(name, ok=False, found=f"{path}: {error.strerror}", hint=hint)
-    if why:
-        hint = f"chown root {path}; chmod go-w {path}"
-        return Finding(name, ok=False, found=f"{path} {why}", hint=hint)
-    if found:
-        hint = f"chown root {found[0]}; chmod go-w {found[0]}"
-        return Finding(name, ok=False, found=f"its directory {found[0]} {found[1]}", hint=hint)
-    return Finding(name, ok=True, found=str(path))
+        found = f"{path} cannot be started: {error.strerror}"
+    finally:
+        program.close()
+    hint = "it, or the C library that it needs, is of another system: make install builds it here"
+    return Finding(name, ok=found is None, found=found or str(path), hint=hint)
 
 
 class _Patient(ProbeOwner):
@@ -124,35 +139,30 @@ def _arming(backend: Backend) -> Finding:
     return Finding(name, ok=True, found="a probe stood in a jail made for it")
 
 
-def _state(backend: Backend, socket: str) -> Finding:
-    path = state_directory(backend.state_directory, socket, options.SOCKET)
+def _state(path: Path) -> Finding:
+    """Look whether the state directory is root's alone, and has room."""
     try:
-        found = os.lstat(path)
+        os.close(trust.open_directory(path))
+        free = shutil.disk_usage(path).free
     except FileNotFoundError:
         return Finding("state", ok=True, found=f"{path} is not there; the daemon makes it")
+    except trust.Untrusted as error:
+        return _failed("state", error.refused("doctor"))
     except OSError as error:
         return Finding("state", ok=False, found=f"{path}: {error.strerror}", hint=AS_ROOT)
-    why = trust.problem(found)
-    if why is None and not stat.S_ISDIR(found.st_mode):
-        why = "is no directory"
-    hint = f"remove it, or chown root {path}; chmod 700 {path}"
-    if why:
-        return Finding("state", ok=False, found=f"{path} {why}", hint=hint)
-    free = shutil.disk_usage(path).free
-    return Finding(
-        "state", ok=free > 0, found=f"{path}, {free // 2**20} MiB free", hint="free some space"
-    )
+    found = f"{path}, {free // 2**20} MiB free"
+    return Finding("state", ok=free > 0, found=found, hint="free some space")
 
 
-def _socket(socket: str) -> Finding:
+def _place(name: str, path: str) -> Finding:
+    """Look whether only root can put something in the place of a file of ours."""
     try:
-        found = trust.directory_problem(socket)
+        trust.check_place(path)
+    except trust.Untrusted as error:
+        return Finding(name, ok=False, found=error.why, hint=error.hint)
     except OSError as error:
-        return Finding("socket", ok=False, found=f"{socket}: its directory: {error.strerror}")
-    if found:
-        hint = f"chown root {found[0]}; chmod go-w {found[0]}"
-        return Finding("socket", ok=False, found=f"its directory {found[0]} {found[1]}", hint=hint)
-    return Finding("socket", ok=True, found=socket)
+        return Finding(name, ok=False, found=f"{path}: its directory: {error.strerror}")
+    return Finding(name, ok=True, found=path)
 
 
 def _answer(socket: str) -> list[Finding]:

@@ -75,46 +75,47 @@ class _Reader:
         if self._files.named or not main:
             return [main] if main else []
         directory = main.removesuffix(".toml") + ".d"
+        found: list[str] = []
         try:
-            found = sorted(os.listdir(directory))
+            fd = trust.open_directory(directory)
+            try:
+                found = sorted(os.listdir(fd))
+            finally:
+                os.close(fd)
         except FileNotFoundError:
-            found = []
+            pass
+        except trust.Untrusted as error:
+            self._say(directory, error.why)
         except OSError as error:
             self._say(directory, f"cannot be listed: {error.strerror}")
-            found = []
         more = [f"{directory}/{n}" for n in found if n.endswith(".toml") and n[0] != "."]
         return ([main] if os.path.lexists(main) else []) + more
 
     def _bytes(self, path: str) -> bytes | None:
-        # O_NONBLOCK: a FIFO in its place must not keep us.
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-        flags |= os.O_NOFOLLOW if self._files.trusted else 0
         try:
-            with open(os.open(path, flags), "rb") as file:
-                found = os.fstat(file.fileno())
-                if not stat.S_ISREG(found.st_mode):
-                    self._say(path, "is not a regular file")
-                    return None
-                if self._files.trusted and not self._is_trusted(path, found):
-                    return None
-                data = file.read(MAX_BYTES + 1)
+            if self._files.trusted:
+                data = trust.read_trusted(path, MAX_BYTES + 1)
+            else:
+                data = self._draft(path)
+        except trust.Untrusted as error:
+            self._say(path, f"{error.why} ({error.hint})" if error.hint else error.why)
+            return None
         except OSError as error:
-            link = error.errno in (errno.ELOOP, errno.EMLINK)  # O_NOFOLLOW: Linux, FreeBSD
-            self._say(path, "is a symbolic link" if link else f"{error.strerror}")
+            self._say(path, f"{error.strerror}")
             return None
         if len(data) > MAX_BYTES:
             self._say(path, f"is longer than {MAX_BYTES} bytes")
             return None
         return data
 
-    def _is_trusted(self, path: str, found: os.stat_result) -> bool:
-        why = trust.problem(found)
-        if why:
-            self._say(path, why)
-        above = trust.directory_problem(path)
-        if above:
-            self._say(path, f"its directory {above[0]} {above[1]}")
-        return not why and not above
+    def _draft(self, path: str) -> bytes:
+        """Return what is in anybody's file; OSError."""
+        # O_NONBLOCK: a FIFO in its place must not keep us.
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+        with open(os.open(path, flags), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "is not a regular file")
+            return file.read(MAX_BYTES + 1)
 
     def read(self, path: str) -> None:
         """Read one file."""

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """From a container that an engine tells of to this very container, held; or why not."""
 
-import os
 from collections.abc import Callable
 
 from jaildaemon.backends import trust
@@ -11,9 +10,6 @@ from jaildaemon.engines import Engine
 from jaildaemon.engines.base import Found
 from jaildaemon.engines.endpoint import EngineError
 from jaildaemon.errors import JaildaemonError
-
-MAX_LINKS = 40
-"""Of symbolic links in a row: as many as Linux follows (path_resolution(7))."""
 
 
 def confirm(
@@ -64,13 +60,9 @@ def _doubt(engine: Engine, found: Found, held: Jail) -> str | None:
 def vet(path: str) -> str | None:
     """Say why a program is not to be started by root: others can change it, or a link to it."""
     try:
-        for _ in range(MAX_LINKS):
-            above = trust.directory_problem(path)
-            if above:
-                return f"is in {above[0]}, which {above[1]}"
-            if not os.path.islink(path):
-                return trust.file_problem(os.stat(path))
-            path = os.path.join(os.path.dirname(path), os.readlink(path))
+        trust.check_program(path)
+    except trust.Untrusted as error:
+        return error.fault if error.place == path else f"is in {error.place}, which {error.fault}"
     except OSError as error:
         return f"cannot be examined: {error.strerror}"
-    return "has too many links"
+    return None

@@ -38,27 +38,24 @@ def _refuse(path: str, error: OSError) -> JaildaemonError:
     return Refused(_START, path, why)
 
 
-def _check_place(path: str) -> None:
-    """Refuse a directory in which others could put something in the place of our files."""
+def _open(path: str, mode: int) -> int:
+    """Open or make a file of ours, in a place where nobody else can put anything."""
     try:
-        found = trust.directory_problem(path)
+        fd = trust.open_trusted(path, os.O_RDWR | os.O_CREAT, mode)
+    except trust.Untrusted as error:
+        if error.place != path:
+            raise error.refused(_START) from error
+        # What is not a regular file is not to be removed: /dev/null.
+        hint = None if error.hint is None else "remove it, or choose another place"
+        raise Refused(_START, path, error.why, hint) from error
     except OSError as error:
         raise _refuse(path, error) from error
-    if found:
-        directory, why = found
-        raise Refused(_START, path, f"its directory {directory} {why}")
-
-
-def _check_file(path: str, found: os.stat_result) -> None:
-    """Refuse what lies in our file's place and is not a file of ours."""
-    if not stat.S_ISREG(found.st_mode):
-        raise Refused(_START, path, "is not a regular file")  # and not to be removed: /dev/null
-    why = trust.file_problem(found)
-    if found.st_nlink > 1:
+    if os.fstat(fd).st_nlink > 1:
         # Emptied and written, it would be the other name's contents that are lost.
+        os.close(fd)
         why = "has another name (a hard link)"
-    if why:
         raise Refused(_START, path, why, "remove it, or choose another place")
+    return fd
 
 
 class LockedFile:
@@ -69,15 +66,10 @@ class LockedFile:
 
     def __init__(self, path: str, mode: int) -> None:
         self.path = path
-        _check_place(path)
         while True:
-            try:
-                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
-            except OSError as error:
-                raise _refuse(path, error) from error
+            fd = _open(path, mode)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _check_file(path, os.fstat(fd))
             except BlockingIOError:
                 os.close(fd)
                 raise Locked(path) from None
@@ -273,15 +265,14 @@ class StateDirectory:
         try:
             with _umask(0o077):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            self.fd = trust.open_directory(path)
+        except trust.Untrusted as error:
+            raise error.refused(_START) from error
         except OSError as error:
             raise _refuse(str(path), error) from error
         try:
-            _check_place(str(path))
-            found = os.fstat(self.fd)
-            if found.st_uid != os.geteuid() or found.st_mode & 0o022:
-                why = "must belong to us, and nobody else may write there"
-                raise Refused(_START, str(path), why)
+            if os.fstat(self.fd).st_uid != os.geteuid():
+                raise Refused(_START, str(path), "must belong to us")
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self.fd)

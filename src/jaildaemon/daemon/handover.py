@@ -113,16 +113,13 @@ def remember_program() -> None:
 def _check_program() -> None:
     """Refuse a program that others than root could have changed: we would become it."""
     for path in (sys.executable, *_script, __file__):
-        real = os.path.realpath(path)
         try:
-            why = trust.problem(os.stat(real))
-            place = trust.directory_problem(real)
+            trust.check_program(path)
         except OSError as error:
             raise Refused("restart", path, error.strerror or str(error), STAYS) from error
-        if why:
-            raise Refused("restart", real, why, STAYS)
-        if place:
-            raise Refused("restart", real, f"its directory {place[0]} {place[1]}", STAYS)
+        except trust.Untrusted as error:
+            hint = STAYS if error.hint is None else f"{error.hint}; {STAYS}"
+            raise Refused("restart", path, error.why, hint) from error
 
 
 class Restart:

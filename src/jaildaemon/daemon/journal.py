@@ -50,14 +50,12 @@ class Journal:
             raise Refused("start", str(path), f"the journal: {error.strerror}") from error
 
     def _open(self, name: str) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        fd = os.open(self.directory / name, flags | os.O_NONBLOCK, 0o600)
         # What it says is run: who could write it is asked of what is open.
-        why = trust.file_problem(os.fstat(fd))
-        if why:
-            os.close(fd)
-            raise PermissionError(errno.EPERM, why)
-        return fd
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+            return trust.open_trusted(self.directory / name, flags)
+        except trust.Untrusted as error:
+            raise PermissionError(errno.EPERM, error.why) from error
 
     def _load(self) -> int:
         """Read it all; return its size, a torn last line cut off."""

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from jaildaemon.backends import Program
 from jaildaemon.backends.base import Backend
 
 RING_BYTES = 65536
@@ -23,7 +24,6 @@ LINGER_SECONDS = 1.0
 """How long a reader that has nothing to read waits for more."""
 OUTPUT_SECONDS = 1.0
 """After its command's end an output that somebody still holds is taken as it is."""
-OUTPUT_READER = Path(__file__).resolve().parent.parent / "libexec" / "jailoutput"
 
 
 def take_ring(path: Path) -> bytes:
@@ -110,8 +110,8 @@ class Output:
 class Readers:
     """The readers of a daemon: one, and another for each MAX_PIPES outputs more."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, backend: Backend, program: Program) -> None:
+        self._backend, self._program = backend, program
         self._newest: _Reader | None = None
 
     def take(self, output: Output) -> None:
@@ -123,7 +123,7 @@ class Readers:
             return
         try:
             if self._newest is None or not self._newest.takes_more:
-                self._newest = _Reader(self._backend, self)
+                self._newest = _Reader(self._backend, self, self._program)
             self._newest.take(output)
         except OSError:
             self.take_later(output)
@@ -136,7 +136,7 @@ class Readers:
 class _Reader:
     """One process of helper/output.c; OSError where it cannot be started."""
 
-    def __init__(self, backend: Backend, readers: Readers) -> None:
+    def __init__(self, backend: Backend, readers: Readers, program: Program) -> None:
         self._backend, self._readers = backend, readers
         self._outputs: dict[bytes, Output] = {}
         self._last_token = 0
@@ -144,11 +144,9 @@ class _Reader:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._socket.setblocking(False)
-            pid = os.posix_spawn(
-                OUTPUT_READER,
+            pid = program.start(
                 ["jailoutput"],
-                {},
-                file_actions=[
+                [
                     (os.POSIX_SPAWN_DUP2, theirs.fileno(), 0),
                     (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_RDWR, 0),
                     (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_RDWR, 0),

@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 from typing import Protocol
 
+from jaildaemon.backends import OUTPUT_READER, Program
 from jaildaemon.backends.base import Backend, Death, Jail
 from jaildaemon.core.fleet import Do, Fleet, Now, Run
 from jaildaemon.core.journal import Record
@@ -45,7 +46,7 @@ class Runner:
 
     def __init__(self, hub: Hub, rings: Path) -> None:
         self._hub, self._rings = hub, rings
-        self._readers = Readers(hub.backend)
+        self._readers = Readers(hub.backend, Program("output reader", OUTPUT_READER))
         self._commands: dict[str, Command] = {}
         self._timeouts: dict[str, int] = {}
         self._recorded: set[str] = set()
