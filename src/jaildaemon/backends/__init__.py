@@ -11,12 +11,12 @@ from jaildaemon.errors import Refused
 
 if sys.platform == "linux":
     from jaildaemon.backends import linux_access as access
-    from jaildaemon.backends.linux_image import Program
+    from jaildaemon.backends.linux_image import Program, unnamed_file
 elif sys.platform.startswith("freebsd"):
     from jaildaemon.backends import freebsd_access as access
-    from jaildaemon.backends.freebsd_program import Program
+    from jaildaemon.backends.freebsd_program import Program, unnamed_file
 
-__all__ = ["Program", "access"]
+__all__ = ["Program", "access", "unnamed_file"]
 
 HELPER = Path(__file__).resolve().parent.parent / "libexec" / "jailprobe"
 OUTPUT_READER = HELPER.with_name("jailoutput")

@@ -4,6 +4,7 @@
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,12 @@ assert sys.platform.startswith("freebsd")
 
 NOT_STARTED = 127
 """The exit status of a child that could not become the program, as a shell's."""
+
+
+def unnamed_file(directory: Path) -> int:
+    """Return an empty file without a name, in a directory of ours; OSError."""
+    with tempfile.TemporaryFile(dir=directory) as file:
+        return os.dup(file.fileno())
 
 
 class Program:

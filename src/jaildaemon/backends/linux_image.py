@@ -20,6 +20,12 @@ ALL_SEALS = 0x2F  # SEAL, SHRINK, GROW, WRITE, EXEC (EXEC: 6.3)
 OLD_SEALS = 0x0F
 
 
+def unnamed_file(directory: Path) -> int:
+    """Return an empty file without a name, in memory: no disk need have room; OSError."""
+    del directory
+    return os.memfd_create("jaildaemon", os.MFD_CLOEXEC)
+
+
 def sealed(name: str, image: bytes, mode: int) -> int:
     """Return a memfd with `image` in it, which nobody can change (memfd_create(2)); OSError."""
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING

@@ -20,6 +20,7 @@ from jaildaemon.backends import (
 from jaildaemon.backends.base import Backend, Death, ProbeOwner
 from jaildaemon.backends.finding import Finding
 from jaildaemon.backends.probe import Probe
+from jaildaemon.backends.trial import HINT, trial
 from jaildaemon.cli import client, options
 from jaildaemon.core.text import process_title
 from jaildaemon.daemon.commands import PATH
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 ENGINES = {"docker": "docker", "podman": "podman", "lxc-info": "LXC", "machinectl": "nspawn"}
 ENGINES |= {"runc": "runc", "crun": "crun", "jail": "FreeBSD's jails"}
 AS_ROOT = "run this as root"
-NOT_STARTED = 127
-"""The status of a child that could not become its program, as a shell's."""
 
 
 def verdict(findings: list[Finding]) -> int:
@@ -76,20 +75,10 @@ def _program(name: str, path: Path) -> Finding:
         program = Program(name, path)
     except Refused as error:
         return _failed(name, error)
-    quiet = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
-    found: str | None = None
-    try:
-        # With words that none of them knows.
-        pid = program.start([path.name, "doctor", "doctor"], quiet)
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        if status < 0 or status == NOT_STARTED:
-            found = f"{path} cannot be started: it ended with {status}"
-    except OSError as error:
-        found = f"{path} cannot be started: {error.strerror}"
-    finally:
-        program.close()
-    hint = "it, or the C library that it needs, is of another system: make install builds it here"
-    return Finding(name, ok=found is None, found=found or str(path), hint=hint)
+    with contextlib.closing(program):
+        why = trial(program)
+    found = str(path) if why is None else f"{path} {why}"
+    return Finding(name, ok=why is None, found=found, hint=HINT)
 
 
 class _Patient(ProbeOwner):

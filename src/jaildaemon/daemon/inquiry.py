@@ -200,6 +200,8 @@ def warnings(hub: Hub) -> list[str]:
     now, found = hub.now(), []
     if hub.journal.unwritten:
         found.append(f"the journal cannot be written: {hub.journal.unwritten} records wait")
+    if hub.runner.trouble is not None:
+        found.append(f"what commands write is not kept: {hub.runner.trouble}")
     most, probes = hub.backend.most_probes, hub.fleet.count(Phase.ARMED)
     if most is not None and probes > most:
         found.append(f"{probes} probes: see jaildaemon(1), BUGS, of more than {most}")

@@ -5,8 +5,11 @@ helper/output.c reads for all commands.  It outlives the daemon, as a command ma
 that holds its output for months.
 """
 
+import array
+import fcntl
 import os
 import socket
+import termios
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +22,10 @@ TOKEN_BYTES = 8
 MAX_PIPES = 250
 """That one reader has at a time (helper/output.c): some 500 descriptors."""
 TAKEN, FULL, ENDED = b"TFE"
+HELD_BYTES = 4096
+"""That a pipe may hold while it has no reader; it takes at least four times as much."""
+MAX_FAILURES = 10
+"""To find a reader; then a pipe is emptied whatever it holds."""
 RETRY_SECONDS = 1.0
 LINGER_SECONDS = 1.0
 """How long a reader that has nothing to read waits for more."""
@@ -54,6 +61,10 @@ class Output:
         """Whether nothing more is waited for than that the reader comes so far."""
         self._ask: Callable[[], None] | None = None
         """Has its reader say `caught_up`; an adopted command's cannot be asked."""
+        self.given = False
+        """Whether a reader was sent the pipe, and has not said that it has it."""
+        self._failures = 0
+        self._draining = False
 
     @property
     def has_reader(self) -> bool:
@@ -62,10 +73,41 @@ class Output:
 
     def taken(self, ask: Callable[[], None]) -> None:
         """Take note that a reader has the pipe, which `ask` asks how far it is."""
-        os.close(self.pipe_fd)
-        self.pipe_fd, self._ask = -1, ask
+        self._close_pipe()
+        self._ask = ask
         if self._due:
             ask()
+
+    def _close_pipe(self) -> None:
+        self.stop_draining()
+        os.close(self.pipe_fd)
+        self.pipe_fd, self.given = -1, False
+
+    def failed(self) -> None:
+        """Take note that no reader has it.  A pipe that fills up is emptied: no command may wait.
+
+        What little is in it is kept for the next reader.
+        """
+        self.given = False
+        self._failures += 1
+        if self.has_reader or self._draining:
+            return
+        held = array.array("i", [0])
+        fcntl.ioctl(self.pipe_fd, termios.FIONREAD, held)
+        if held[0] > HELD_BYTES or self._failures > MAX_FAILURES:
+            self._draining = True
+            self._backend.watcher.watch_fd(self.pipe_fd, self._drain)
+
+    def _drain(self) -> None:
+        if not os.read(self.pipe_fd, RING_BYTES):
+            self._close_pipe()
+            self.ended()
+
+    def stop_draining(self) -> None:
+        """Leave the rest to a reader."""
+        if self._draining:
+            self._draining = False
+            self._backend.watcher.unwatch_fd(self.pipe_fd)
 
     def caught_up(self) -> None:
         """Take note that all is read that was written before its reader was asked."""
@@ -113,6 +155,8 @@ class Readers:
     def __init__(self, backend: Backend, program: Program) -> None:
         self._backend, self._program = backend, program
         self._newest: _Reader | None = None
+        self.trouble: str | None = None
+        """Why output is not read now."""
 
     def take(self, output: Output) -> None:
         """Have the output read.  The command runs: whatever fails must not look as if it did not.
@@ -125,11 +169,13 @@ class Readers:
             if self._newest is None or not self._newest.takes_more:
                 self._newest = _Reader(self._backend, self, self._program)
             self._newest.take(output)
-        except OSError:
-            self.take_later(output)
+        except OSError as error:
+            self.failed(output, f"cannot be started: {error.strerror}")
 
-    def take_later(self, output: Output) -> None:
-        """Try again soon."""
+    def failed(self, output: Output, why: str) -> None:
+        """Take note of what has no reader, and try again soon."""
+        self.trouble = f"{self._program.path} {why}"
+        output.failed()
         self._backend.watcher.call_in(RETRY_SECONDS, lambda: self.take(output))
 
 
@@ -176,6 +222,8 @@ class _Reader:
         finally:
             os.close(ring_fd)
         self._outputs[token] = output
+        output.given = True
+        output.stop_draining()
 
     def _ask(self, token: bytes) -> None:
         """Have it answer FULL to a token alone: after it has read what there was by then."""
@@ -200,6 +248,7 @@ class _Reader:
         if output is None:
             return  # it ended before the reader was asked how far it is
         if what == TAKEN:
+            self._readers.trouble = None
             output.taken(lambda: self._ask(token))
             return
         if what == FULL and output.has_reader:
@@ -207,7 +256,7 @@ class _Reader:
             return
         del self._outputs[token]
         if what == FULL:
-            self._readers.take_later(output)
+            self._readers.failed(output, "has no room")
         else:
             output.ended()
         if not self._outputs:
@@ -228,4 +277,4 @@ class _Reader:
             if output.has_reader:
                 output.ended()  # somebody killed it: no more will come
             else:
-                self._readers.take_later(output)
+                self._readers.failed(output, "ended as soon as it was started")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What becomes of a trigger: settle, queue, start, timeout, end, each in the journal."""
 
+import os
 import signal
 from pathlib import Path
 from typing import Protocol
@@ -53,6 +54,8 @@ class Runner:
         """Runs whose trigger is in the journal."""
         self._doomed: set[str] = set()
         """Runs that are about to be refused, and so must not be started meanwhile."""
+        self.inherited: dict[str, int] = {}
+        """The pipes of commands whose output had no reader before a restart."""
 
     def _ring(self, run: Run) -> str:
         return f"{self._rings}/{run.id}.output"
@@ -80,8 +83,19 @@ class Runner:
 
     @property
     def quiet(self) -> bool:
-        """Whether every command's output has its reader."""
-        return all(command.output.has_reader for command in self._commands.values())
+        """Whether no command's output is on its way to a reader."""
+        return not any(command.output.given for command in self._commands.values())
+
+    @property
+    def pipes(self) -> dict[str, int]:
+        """Our end of the pipe of each command whose output has no reader, by its run."""
+        outputs = {run: command.output for run, command in self._commands.items()}
+        return {run: output.pipe_fd for run, output in outputs.items() if not output.has_reader}
+
+    @property
+    def trouble(self) -> str | None:
+        """Why output is not kept now."""
+        return self._readers.trouble
 
     def recorded(self, run: Run) -> None:
         """Take note that the run's trigger is in the journal already."""
@@ -156,6 +170,8 @@ class Runner:
     def adopt(self, run: Run, pid: int, *, child: bool) -> None:
         """Take up a command that outlived the daemon that started it, or (`child`) its program."""
         command = Command(self._hub.backend, self._ring(run), pid=pid)
+        command.output.pipe_fd = self.inherited.pop(run.id, -1)
+        self._readers.take(command.output)
         self._recorded.add(run.id)
         self._commands[run.id] = command
         began = run.triggered
@@ -212,6 +228,8 @@ class Runner:
 
     def sweep(self) -> None:
         """Take the output of runs that another life of the daemon began and we do not wait for."""
+        while self.inherited:
+            os.close(self.inherited.popitem()[1])
         for ring in self._rings.glob("*.output"):
             if ring.stem not in self._commands:
                 self._keep_output("", ring)

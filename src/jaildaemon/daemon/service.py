@@ -13,13 +13,14 @@ from pathlib import Path
 import attrs
 
 from jaildaemon import __version__
-from jaildaemon.backends import configuration, this_system
+from jaildaemon.backends import OUTPUT_READER, Program, configuration, this_system
 from jaildaemon.backends.base import Backend, Peer
+from jaildaemon.backends.trial import HINT, trial
 from jaildaemon.core import wire
 from jaildaemon.core.config import Configuration
 from jaildaemon.core.lifecycle import Phase
 from jaildaemon.core.text import shown
-from jaildaemon.daemon import config
+from jaildaemon.daemon import config, program
 from jaildaemon.daemon.call import Call
 from jaildaemon.daemon.control import ControlServer
 from jaildaemon.daemon.files import (
@@ -33,10 +34,10 @@ from jaildaemon.daemon.handover import (
     FORMAT,
     Handover,
     Restart,
+    check_descriptors,
     inherited,
     load_journal,
     read,
-    remember_program,
 )
 from jaildaemon.daemon.hub import Hub
 from jaildaemon.daemon.inquiry import warnings
@@ -88,6 +89,9 @@ class Service:
         if handover is None:
             recover(self._hub, {}, [])
         else:
+            for fd in handover.outputs.values():
+                os.set_inheritable(fd, False)
+            self._hub.runner.inherited = dict(handover.outputs)
             recover(self._hub, handover.probes, handover.children)
         self._server = ControlServer(backend, held.control.listener, self._methods, log)
 
@@ -176,6 +180,7 @@ class Service:
             state_fd=self._held.state.fd,
             probes=probes,
             config=self._files.path if self._files.named else None,
+            outputs=self._hub.runner.pipes,
             children=[p for p in self._backend.watcher.children() if p not in probes.values()],
         )
 
@@ -291,9 +296,13 @@ def resume(places: Places, fd: int, *, rehearsal: bool) -> int:
     places = attrs.evolve(places, config=handover.config)
     if rehearsal:
         this_system()
+        why = trial(Program("output reader", OUTPUT_READER))
+        if why is not None:
+            raise Refused("restart", str(OUTPUT_READER), why, HINT)
         load_journal(Path(handover.state), handover.probes)
         places.load("restart")
         return 0
+    check_descriptors(handover)
     if not handover.foreground:
         syslog.openlog("jaildaemon", syslog.LOG_PID, syslog.LOG_DAEMON)
     log = log_to_stderr if handover.foreground else log_to_syslog
@@ -323,7 +332,7 @@ def start(places: Places, *, foreground: bool) -> int:
     known why it never will: the child tells by a pipe.
     """
     places = places.absolute()
-    remember_program()
+    program.remember()
     handed = inherited()
     if handed is not None:
         return resume(places, handed[0], rehearsal=handed[1])
