@@ -8,8 +8,10 @@ from typing import Any
 
 from jaildaemon.daemon.control import ControlServer
 from jaildaemon.daemon.hub import Hub
+from jaildaemon.daemon.logs import Logger, Record
 from jaildaemon.daemon.methods import Methods
 from tests.contract.fake import FakeBackend
+from tests.logged import words
 
 Message = dict[str, Any]
 
@@ -77,6 +79,7 @@ class Server:
         self.backend = FakeBackend()
         self.jail = self.backend.add_jail()
         self.log: list[str] = []
+        self.records: list[Record] = []
         self._path = str(directory / "pipe")
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(self._path)
@@ -84,13 +87,15 @@ class Server:
         self._listener.setblocking(False)
         state = directory / "state"
         state.mkdir(exist_ok=True)
-        self.hub = Hub(self.backend, state, self._say)
+        log = Logger(self._say)
+        self.hub = Hub(self.backend, state, log)
         self.methods = Methods(self.hub, lambda answer: answer(None))
-        self.control = ControlServer(self.backend, self._listener, self.methods, self._say)
+        self.control = ControlServer(self.backend, self._listener, self.methods, log)
         self._clients: list[socket.socket] = []
 
-    def _say(self, line: str) -> None:
-        self.log.append(line)
+    def _say(self, record: Record) -> None:
+        self.records.append(record)
+        self.log.append(words(record))
 
     def settle(self) -> None:
         """Let it serve until nothing but time could bring more."""

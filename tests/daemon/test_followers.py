@@ -14,6 +14,7 @@ from jaildaemon.engines.base import HERE, Engine, Found, LookedUp, Loop, Scanned
 from jaildaemon.engines.endpoint import Endpoint, EngineError
 from jaildaemon.engines.identity import Init
 from tests.contract.fake import FakeBackend
+from tests.logged import logger_into
 
 
 class FakeStream(Stream):
@@ -78,7 +79,7 @@ class Host:
         self.backend = FakeBackend()
         self.log: list[str] = []
         self.present: dict[str, Jail] = {}
-        self.names = EngineNames(self.backend, self, self.log.append)
+        self.names = EngineNames(self.backend, self, logger_into(self.log))
 
     def seen(self, name: str, jail: Jail) -> None:
         """Take note."""

@@ -16,6 +16,7 @@ from jaildaemon.daemon.recovery import recover
 from jaildaemon.daemon.roster import BROKEN
 from tests.contract.fake import FakeBackend
 from tests.daemon.test_roster import files, rule
+from tests.logged import logger_into
 
 
 class Lives:
@@ -38,7 +39,7 @@ class Lives:
             fresh.jails, fresh.the_boot = self.backend.jails, self.backend.the_boot
             fresh._births = self.backend._births
             self.backend = fresh
-        self.hub = Hub(self.backend, self._state, self.log.append)
+        self.hub = Hub(self.backend, self._state, logger_into(self.log))
         self.hub.roster.take(files(*rules))
         recover(self.hub, {}, [])
         self.backend.watcher.settle()

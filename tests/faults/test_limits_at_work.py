@@ -54,7 +54,7 @@ def test_a_cooldown_begins_with_the_end_of_the_run(world: World, daemon: Daemon)
         assert daemon.rule(rule)["state"] == "running"
         fifo.write("\n")
         daemon.wait(f"run {run} ended")
-        assert daemon.wait(f"{rule}: no probe for").endswith(": cooldown")
+        assert daemon.wait(f"{rule}: no probe for").endswith(f": cooldown [{jail.jail}]")
         if cooldown == "1h":
             assert daemon.rule(rule)["state"] == "cooling"
     daemon.armed(rule)

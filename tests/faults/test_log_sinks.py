@@ -9,7 +9,7 @@ import sys
 import time
 
 from jaildaemon.errors import JaildaemonError
-from tests.faults.world import Daemon, World, wait_gone
+from tests.faults.world import Daemon, World, changed, wait_gone
 from tests.kernel.events import PATIENCE_SECONDS
 
 
@@ -37,18 +37,27 @@ def test_a_log_that_nobody_reads_any_more_does_not_stop_it(world: World, daemon:
     daemon.forget()
 
 
-def test_a_log_that_its_reader_does_not_read_holds_nobody_up(world: World, daemon: Daemon) -> None:
-    fifo = world.fifo()
-    command = f"echo x > {fifo.path} # {'long' * 2000}"
-    rule = daemon.attach(world.jail().jail, command, respawn="now", limit="none", concurrency=64)
-    for _ in range(20):  # 8 KiB of log each
+def test_a_log_that_its_reader_does_not_read_holds_nobody_up(world: World) -> None:
+    daemon, fifo = world.daemon, world.fifo()
+    daemon.start(program=changed("daemon.sinks", "MAX_LINES = 5"))
+    jail, command = world.jail().jail, f"echo x > {fifo.path}"
+    rule = daemon.attach(jail, command, "long" * 45, respawn="now", limit="none", concurrency=64)
+
+    def warnings() -> list[str]:
+        return [w for w in daemon.call("Status")["warnings"] if "the log" in w]
+
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not warnings() or " are lost" not in warnings()[0]:
+        assert time.monotonic() < end, "64 KiB of pipe are never full"
         old = daemon.ring(rule)
         assert fifo.line() == "x"
         rung(daemon, rule, old)
-    daemon.wait("signal from")  # all of the pipe is read
-    daemon.ring(rule)
+    assert "the log cannot be written: nobody reads it; 5 lines wait" in warnings()[0]
     daemon.wait(" lines were lost, nobody read them")
+    daemon.ring(rule)
+    daemon.wait("signal from")
     assert fifo.line() == "x"
+    assert warnings() == []
 
 
 def test_the_daemon_needs_no_working_log(world: World) -> None:

@@ -20,6 +20,7 @@ from jaildaemon.daemon.journal import Journal
 from jaildaemon.errors import JaildaemonError, Refused
 from tests.faults.world import Daemon, World, alive
 from tests.kernel.events import PATIENCE_SECONDS
+from tests.logged import logger_into
 
 assert sys.platform == "linux"
 
@@ -187,7 +188,7 @@ def test_a_new_journal_is_begun_with_what_still_lives(
 ) -> None:
     monkeypatch.setattr(journal_file, "MAX_BYTES", 20_000)
     said: list[str] = []
-    journal = Journal(tmp_path, said.append, lambda: Now(time.time(), time.monotonic()))
+    journal = Journal(tmp_path, logger_into(said), lambda: Now(time.time(), time.monotonic()))
     journal.write(journal.record("boot", boot="here"))
     policy = {"limit": "5/1h"}
     for rule in ("t1", "t2"):
@@ -201,7 +202,7 @@ def test_a_new_journal_is_begun_with_what_still_lives(
     assert said == []
     assert (tmp_path / "journal.1.jsonl").stat().st_size > 20_000
     assert (tmp_path / "journal.jsonl").stat().st_size < 30_000
-    again = Journal(tmp_path, said.append, lambda: Now(time.time(), time.monotonic())).history
+    again = Journal(tmp_path, logger_into(said), lambda: Now(time.time(), time.monotonic())).history
     assert again.boot == "here"
     assert list(again.rules) == ["t1"]
     known = again.rules["t1"]

@@ -68,7 +68,8 @@ def _end(entry: Entry) -> str:
         how = f"signal {entry['signal']}"
     elif "exit_status" in entry:
         how = f"exit {entry['exit_status']}"
-    return f"{how} after {entry.get('duration_seconds', 0.0):.3f} s"
+    why = f": {shown(entry['reason'])}" if "reason" in entry else ""
+    return f"{how} after {entry.get('duration_seconds', 0.0):.3f} s{why}"
 
 
 def _output(entry: Entry) -> list[str]:

@@ -12,15 +12,6 @@ Answer = Callable[[Parameters | JaildaemonError], None]
 Pull = Callable[[], Parameters | None]
 """Gives the next reply of a long answer; None where there is none at the moment."""
 
-MAX_NAMED = 20
-"""Rules that one line of the log names."""
-
-
-def some(ids: list[str]) -> str:
-    """Return ids for one line of the log, however many they are."""
-    more = len(ids) - MAX_NAMED
-    return ", ".join(ids[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
-
 
 class Call:
     """One call: who asks, and where the answer goes.  `hung_up` is set by the caller's end."""

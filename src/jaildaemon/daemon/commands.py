@@ -57,7 +57,9 @@ class Command:
     def __init__(self, backend: Backend, ring: str, *, pid: int = 0) -> None:
         self._backend, self.pid = backend, pid
         self.output = Output(backend, ring)
-        self._told = self._ended = False
+        self.told = False
+        """Whether it was told to end."""
+        self._ended = False
 
     def start(
         self, command: str, run_as: str, values: dict[str, str], ended: Callable[[Death], None]
@@ -142,7 +144,7 @@ class Command:
 
     def signal(self, number: signal.Signals) -> None:
         """Signal the command's process group."""
-        self._told = True
+        self.told = True
         try:
             os.killpg(self.pid, number)
         except (ProcessLookupError, PermissionError):
@@ -155,7 +157,7 @@ class Command:
     @property
     def outlived(self) -> bool:
         """Whether it was told to end, its shell has, and some of its group have not."""
-        if not (self._told and self._ended):
+        if not (self.told and self._ended):
             return False
         try:
             os.killpg(self.pid, 0)

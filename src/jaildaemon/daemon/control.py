@@ -13,7 +13,7 @@ from collections.abc import Callable
 from jaildaemon.backends.base import Backend, Peer
 from jaildaemon.core import wire
 from jaildaemon.daemon.call import Call, Parameters, Pull
-from jaildaemon.daemon.journal import Log
+from jaildaemon.daemon.logs import Logger
 from jaildaemon.daemon.methods import Methods
 from jaildaemon.daemon.schema import BadParameter
 from jaildaemon.errors import JaildaemonError, NotPermitted
@@ -242,7 +242,7 @@ class ControlServer:
     """The listener and its connections."""
 
     def __init__(
-        self, backend: Backend, listener: socket.socket, methods: Methods, log: Log
+        self, backend: Backend, listener: socket.socket, methods: Methods, log: Logger
     ) -> None:
         self.backend, self.methods, self.log = backend, methods, log
         self._listener = listener
@@ -257,12 +257,12 @@ class ControlServer:
         if self._complaints == 1:
             self.backend.watcher.call_in(COMPLAINT_SECONDS, self._sum_up)
         if self._complaints <= COMPLAINTS:
-            self.log(what)
+            self.log.warning(what)
 
     def _sum_up(self) -> None:
         more, self._complaints = self._complaints - COMPLAINTS, 0
         if more > 0:
-            self.log(f"{more} more connections were closed in {COMPLAINT_SECONDS:.0f} s")
+            self.log.warning(f"{more} more connections were closed in {COMPLAINT_SECONDS:.0f} s")
 
     def closed(self, connection: Connection) -> None:
         """Take note that a connection has ended."""
@@ -283,7 +283,7 @@ class ControlServer:
             if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 raise
             # The listener stays readable: without a pause we would spin.
-            self.log(f"accepting nothing for {PAUSE_SECONDS:.0f} s: {error.strerror}")
+            self.log.error(f"accepting nothing for {PAUSE_SECONDS:.0f} s: {error.strerror}")
             self.backend.watcher.unwatch_fd(self._listener.fileno())
             self.backend.watcher.call_in(PAUSE_SECONDS, self._resume)
             return

@@ -13,7 +13,7 @@ from jaildaemon.core.config import EnginePlace, FileRule
 from jaildaemon.core.lifecycle import backoff_seconds
 from jaildaemon.core.text import shown
 from jaildaemon.daemon.confirmation import confirm, vet
-from jaildaemon.daemon.journal import Log
+from jaildaemon.daemon.logs import Logger
 from jaildaemon.daemon.names import NOWHERE_ELSE, Answer, Owner, resolved
 from jaildaemon.engines import ENGINES, Endpoint, Engine, made
 from jaildaemon.engines.base import NAME, Found, Stream
@@ -38,7 +38,7 @@ ANEW_SECONDS = 60.0
 class _Follower:
     """One engine, while a rule means a container of it."""
 
-    def __init__(self, backend: Backend, engine: Engine, owner: Owner, log: Log) -> None:
+    def __init__(self, backend: Backend, engine: Engine, owner: Owner, log: Logger) -> None:
         self._backend, self._engine, self._owner, self._log = backend, engine, owner, log
         self._watcher = backend.watcher
         self._names: set[str] = set()
@@ -95,7 +95,7 @@ class _Follower:
 
     def _complain(self, why: str) -> None:
         if why != self.trouble:
-            self._log(f"{self._engine.name}: {why}")
+            self._log.error(f"{self._engine.name}: {why}")
         self.trouble = why
 
     def _clear(self) -> None:
@@ -194,7 +194,7 @@ class _Follower:
                     # It may be just starting: after 0.1 s, then 0.3 and 0.9.
                     self._call_in(0.1 * 3 ** (tries - 1), self._poke)
                 else:
-                    self._log(f"{shown(full)}: not taken: {why}")
+                    self._log.warning(f"{full}: not taken: {why}")
                     if isinstance(why, EngineError):
                         self._call_in(ANEW_SECONDS, lambda: self._try_anew(found))
             else:
@@ -208,7 +208,7 @@ class _Follower:
 class EngineNames:
     """Engines name the containers (Linux); each is followed while a rule needs it."""
 
-    def __init__(self, backend: Backend, owner: Owner, log: Log) -> None:
+    def __init__(self, backend: Backend, owner: Owner, log: Logger) -> None:
         self._backend, self._owner, self._log = backend, owner, log
         self._followers: dict[str, _Follower] = {}
         self._engines: dict[str, Engine] = {}

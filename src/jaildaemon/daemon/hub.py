@@ -12,8 +12,9 @@ from jaildaemon.core.lifecycle import Event, Phase
 from jaildaemon.core.reasons import why_not_armed
 from jaildaemon.core.rules import Rule
 from jaildaemon.daemon.gate import Gate, Pace
-from jaildaemon.daemon.journal import Journal, Log
+from jaildaemon.daemon.journal import Journal
 from jaildaemon.daemon.keeper import Keeper
+from jaildaemon.daemon.logs import Logger
 from jaildaemon.daemon.roster import Roster
 from jaildaemon.daemon.runner import Runner
 from jaildaemon.errors import Refused
@@ -32,7 +33,9 @@ def now() -> Now:
 class Hub:
     """Everything that a daemon keeps, but its socket."""
 
-    def __init__(self, backend: Backend, state: Path, log: Log, *, engines: bool = False) -> None:
+    def __init__(
+        self, backend: Backend, state: Path, log: Logger, *, engines: bool = False
+    ) -> None:
         self.backend, self.log = backend, log
         self.started = now()
         self.journal = Journal(state, log, now)

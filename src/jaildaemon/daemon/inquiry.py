@@ -202,6 +202,8 @@ def warnings(hub: Hub) -> list[str]:
         found.append(f"the journal cannot be written: {hub.journal.unwritten} records wait")
     if hub.runner.trouble is not None:
         found.append(f"what commands write is not kept: {hub.runner.trouble}")
+    if (trouble := hub.log.trouble()) is not None:
+        found.append(trouble)
     most, probes = hub.backend.most_probes, hub.fleet.count(Phase.ARMED)
     if most is not None and probes > most:
         found.append(f"{probes} probes: see jaildaemon(1), BUGS, of more than {most}")

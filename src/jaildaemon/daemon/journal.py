@@ -14,6 +14,7 @@ from pathlib import Path
 from jaildaemon.backends import trust
 from jaildaemon.core.fleet import Now
 from jaildaemon.core.journal import BadRecord, History, Record, decode, encode
+from jaildaemon.daemon.logs import Logger
 from jaildaemon.errors import Refused
 
 NAME = "journal.jsonl"
@@ -27,13 +28,11 @@ MAX_UNWRITTEN = 1000
 MAX_COMPLAINTS = 20
 """Lines of the log about lines that are no record: all of 10 MB may be garbage."""
 
-Log = Callable[[str], None]
-
 
 class Journal:
     """The journal in `directory`, which is ours alone and locked."""
 
-    def __init__(self, directory: Path, log: Log, now: Callable[[], Now]) -> None:
+    def __init__(self, directory: Path, log: Logger, now: Callable[[], Now]) -> None:
         self.directory, self._log, self._now = directory, log, now
         self.history = History()
         self._begun = 0
@@ -63,7 +62,7 @@ class Journal:
             data = file.read()
         whole = data.rfind(b"\n") + 1
         if whole < len(data):
-            self._log(f"journal: cut off a torn line of {len(data) - whole} bytes")
+            self._log.warning(f"journal: cut off a torn line of {len(data) - whole} bytes")
             os.ftruncate(self._fd, whole)
         skipped = 0
         for number, line in enumerate(data[:whole].splitlines(), 1):
@@ -74,9 +73,9 @@ class Journal:
                 self.history.skip()
                 skipped += 1
                 if skipped <= MAX_COMPLAINTS:
-                    self._log(f"journal: line {number} is skipped: {error}")
+                    self._log.warning(f"journal: line {number} is skipped: {error}")
         if skipped > MAX_COMPLAINTS:
-            self._log(f"journal: {skipped - MAX_COMPLAINTS} more lines are skipped")
+            self._log.warning(f"journal: {skipped - MAX_COMPLAINTS} more lines are skipped")
         return whole
 
     def record(self, kind: str, **values: object) -> Record:
@@ -114,7 +113,7 @@ class Journal:
         try:
             self.write(record)
         except OSError as error:
-            self._log(f"journal: {error.strerror}; kept in memory: {record['kind']}")
+            self._log.error(f"journal: {error.strerror}; kept in memory: {record['kind']}")
             # It has happened all the same: what is decided next must know of it.
             self.history.read(dict(record))
             if len(self._unwritten) < MAX_UNWRITTEN:
@@ -158,7 +157,7 @@ class Journal:
             os.link(path, old_path)
             os.replace(f"{path}.new", path)
         except OSError as error:
-            self._log(f"journal: no new one could be begun: {error.strerror}")
+            self._log.error(f"journal: no new one could be begun: {error.strerror}")
             if new_fd >= 0:
                 os.close(new_fd)
             self._begun = self._size  # another try when as much again has been written

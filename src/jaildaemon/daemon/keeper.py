@@ -8,9 +8,10 @@ from jaildaemon.backends.base import ArmingError, Backend, Death, Jail, ProbeOwn
 from jaildaemon.backends.probe import Probe
 from jaildaemon.core.fleet import Act, Fleet, Member, Now
 from jaildaemon.core.lifecycle import Event, Phase, backoff_seconds
-from jaildaemon.core.text import process_title, shown
+from jaildaemon.core.text import process_title
 from jaildaemon.daemon.gate import Gate, Pace
-from jaildaemon.daemon.journal import Journal, Log
+from jaildaemon.daemon.journal import Journal
+from jaildaemon.daemon.logs import Logger
 from jaildaemon.errors import JaildaemonError
 
 JITTER = 0.2
@@ -22,7 +23,7 @@ class Hub(Protocol):
     backend: Backend
     fleet: Fleet
     journal: Journal
-    log: Log
+    log: Logger
     gate: Gate
     pace: Pace
 
@@ -81,11 +82,13 @@ class Keeper(ProbeOwner):
                 now = self._hub.now()
                 seconds = self.member.wait(now)
                 self.member.next_arming = now.wall + seconds
-                self._say(f"no probe for {seconds:.1f} s: {self._why_resting()}")
+                self._hub.log.info(
+                    f"no probe for {seconds:.1f} s: {self._why_resting()}", rule=self.member.rule
+                )
                 self._call_in(seconds, Event.RESTED)
             case Act.IGNORE:
                 why = "the rule was being withdrawn or held"
-                self._say(f"refused a signal: {why}")
+                self._hub.log.notice(f"refused a signal: {why}", rule=self.member.rule)
                 journal, rule = self._hub.journal, self.member.rule.id
                 journal.keep(journal.record("refused", rule=rule, reason=why))
 
@@ -139,7 +142,8 @@ class Keeper(ProbeOwner):
         seconds = backoff_seconds(self.member.life.failures)
         seconds *= 1 + random.uniform(-JITTER, JITTER)  # noqa: S311 - not a secret
         self.member.next_arming = self._hub.now().wall + seconds
-        self._say(f"not armed, another try in {seconds:.1f} s: {self.member.reason}")
+        why = f"not armed, another try in {seconds:.1f} s: {self.member.reason}"
+        self._hub.log.warning(why, rule=self.member.rule)
         self._call_in(seconds, Event.RETRY)
 
     def _call_in(self, seconds: float, event: Event) -> None:
@@ -149,20 +153,19 @@ class Keeper(ProbeOwner):
 
         self._timer = self._hub.backend.watcher.call_in(seconds, call)
 
-    def _say(self, what: str) -> None:
-        self._hub.log(f"{self.member.rule.id}: {what}")
-
     # --- what the probe tells ---------------------------------------------------
 
     def armed(self) -> None:
         """Take note that the probe sleeps in the jail."""
-        title = shown(process_title(self.member.rule.title))
+        rule, log = self.member.rule, self._hub.log
         assert self._probe is not None
         assert self.jail is not None
         self._hub.gate.leave(self._probe)
-        self._say(f"armed in jail {self.jail.name} as pid {self._probe.pid}: {title}")
+        title = process_title(rule.title)
+        log.info(f"armed in jail {self.jail.name} as pid {self._probe.pid}: {title}", rule=rule)
         for other in self._hub.fleet.overlapping(self.member):
-            self._say(f"warning: pkill -f may ring {other.rule.id} too, their titles overlap")
+            what = f"warning: pkill -f may ring {other.rule.id} too, their titles overlap"
+            log.warning(what, rule=rule)
         self._hub.event(self.member, Event.ARMED)
 
     def failed(self, error: JaildaemonError) -> None:
@@ -176,7 +179,7 @@ class Keeper(ProbeOwner):
             self._hub.lost(self.member, Event.MISSED)
             return
         if lost and self.member.life.phase is not Phase.NEW:
-            self._say(f"gone: {error}")
+            self._hub.log.info(f"gone: {error}", rule=self.member.rule)
         self._hub.event(self.member, Event.LOST if lost else Event.FAILED)
 
     def ended(self, death: Death) -> None:
@@ -190,7 +193,7 @@ class Keeper(ProbeOwner):
         if armed:
             self.member.reason = f"the probe died of {death}"
             if not lasting:
-                self._say(f"gone: {self.member.reason}")
+                self._hub.log.warning(f"gone: {self.member.reason}", rule=self.member.rule)
         if lasting and armed and self._has_ended():
             self._hub.lost(self.member, Event.MISSED)
         else:

@@ -1,52 +1,128 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Where the daemon's log lines go: syslog(3), or standard error for a supervisor.
+"""What a line of the daemon's log is: its severity, its text, and the rule and run it is about.
 
-A lost or lazy reader of them must neither end the daemon nor hold it up.
+Where the lines go, and how, is in sinks.py.
 """
 
-import contextlib
-import os
-import select
-import syslog
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypedDict, Unpack
 
 from jaildaemon.core.text import shown
 
-STDERR = 2
+MAX_BYTES = 8192
+"""Of a line: syslogds take no longer one (rsyslog's default), and nobody reads it."""
 
 
-class StandardError:
-    """Writes for journald, daemon(8), a terminal; what would have to wait is lost, and counted."""
+class Severity(enum.IntEnum):
+    """As syslog(3) numbers them."""
 
-    def __init__(self, fd: int = STDERR) -> None:
-        self._fd = fd
-        self._lost = 0
-
-    def __call__(self, line: str) -> None:
-        """Log one line."""
-        text = f"jaildaemon: {shown(line)}\n"
-        if self._lost:
-            # A newline first: the last line may have been cut short.
-            text = f"\njaildaemon: {self._lost} lines were lost, nobody read them\n{text}"
-        if self._write(text.encode(errors="replace")):
-            self._lost = 0
-        else:
-            self._lost += 1
-
-    def _write(self, data: bytes) -> bool:
-        poll = select.poll()
-        with contextlib.suppress(OSError):  # closed, or full for good: lost as well
-            poll.register(self._fd, select.POLLOUT)
-            while data:
-                # What is ready takes PIPE_BUF bytes without a wait (poll(2), pipe(7)).
-                if not poll.poll(0):
-                    return False
-                data = data[os.write(self._fd, data[: select.PIPE_BUF]) :]
-        return not data
+    ERROR = 3
+    """Something does not work, and will not until somebody acts."""
+    WARNING = 4
+    """An operator must see it: a failed command, a rule that is not armed, a refused caller."""
+    NOTICE = 5
+    """A trigger."""
+    INFO = 6
 
 
-log_to_stderr = StandardError()
+class Subject(Protocol):
+    """What a line is about: a rule, or what is still known of one."""
+
+    @property
+    def id(self) -> str:
+        """The rule's id."""
+
+    @property
+    def jail(self) -> str:
+        """The jail, as the rule names it."""
+
+    @property
+    def title(self) -> str | None:
+        """The rule's title."""
 
 
-def log_to_syslog(line: str) -> None:
-    """Log one line to syslog(3)."""
-    syslog.syslog(syslog.LOG_NOTICE, shown(line))
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A Subject of which only its parts are at hand."""
+
+    id: str
+    jail: str
+    title: str | None
+
+
+class About(TypedDict, total=False):
+    """What a line may be about."""
+
+    rule: Subject
+    run: str
+    exit_status: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line."""
+
+    severity: Severity
+    text: str
+    about: About
+
+    @property
+    def line(self) -> str:
+        """The line for people: with the rule's id first, and its jail and title last."""
+        rule = self.about.get("rule")
+        if rule is None:
+            return _cut(shown(self.text))
+        where = f"{rule.jail}/{rule.title or ''}".removesuffix("/")
+        # The id of a rule in a file is often the same.
+        last = "" if rule.id == where else f" [{shown(where)}]"
+        return _cut(f"{shown(rule.id)}: {shown(self.text)}") + last
+
+
+def _cut(text: str) -> str:
+    data = text.encode(errors="replace")
+    return text if len(data) <= MAX_BYTES else data[:MAX_BYTES].decode(errors="ignore") + "..."
+
+
+MAX_NAMED = 20
+"""Rules that one line names."""
+
+
+class Logger:
+    """What the daemon logs with; `take` has each record written, and never waits."""
+
+    def __init__(
+        self, take: Callable[[Record], None], trouble: Callable[[], str | None] = lambda: None
+    ) -> None:
+        self._take, self.trouble = take, trouble
+
+    def __call__(self, text: str) -> None:
+        """Log what needs no attention and is about no rule."""
+        self.info(text)
+
+    def error(self, text: str, **about: Unpack[About]) -> None:
+        """Log what does not work until somebody acts."""
+        self._take(Record(Severity.ERROR, text, about))
+
+    def warning(self, text: str, **about: Unpack[About]) -> None:
+        """Log what an operator must see."""
+        self._take(Record(Severity.WARNING, text, about))
+
+    def notice(self, text: str, **about: Unpack[About]) -> None:
+        """Log a trigger."""
+        self._take(Record(Severity.NOTICE, text, about))
+
+    def info(self, text: str, **about: Unpack[About]) -> None:
+        """Log anything else."""
+        self._take(Record(Severity.INFO, text, about))
+
+
+def log_all(log: Logger, rules: Sequence[Subject], what: str) -> None:
+    """Log what happens to several rules: one line, however many they are."""
+    if len(rules) == 1:
+        log.info(what, rule=rules[0])
+        return
+    more = len(rules) - MAX_NAMED
+    names = ", ".join(rule.id for rule in rules[:MAX_NAMED]) or "no rule"
+    log.info(f"{names}{f' and {more} more' if more > 0 else ''}: {what}")

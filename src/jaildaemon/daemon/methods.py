@@ -16,10 +16,11 @@ from jaildaemon.core.lifecycle import Phase
 from jaildaemon.core.rules import Policy
 from jaildaemon.core.text import shown
 from jaildaemon.daemon import schema
-from jaildaemon.daemon.call import Call, Parameters, some
+from jaildaemon.daemon.call import Call, Parameters
 from jaildaemon.daemon.commands import check_user
 from jaildaemon.daemon.hub import Hub
 from jaildaemon.daemon.inquiry import Inquiry, warnings
+from jaildaemon.daemon.logs import log_all
 from jaildaemon.daemon.orders import Orders
 from jaildaemon.daemon.roster import ABSENT
 from jaildaemon.errors import JaildaemonError, NotPermitted, Refused
@@ -139,7 +140,7 @@ class Methods:
             raise
         keeper = hub.keep(member, jail)
         keeper.asked = f"asked for {call.who}"
-        hub.log(f"{member.rule.id}: {keeper.asked}")
+        hub.log.info(keeper.asked, rule=member.rule)
         # Nobody would know of the rule: do not leave it behind.
         call.hung_up = lambda: hub.detach(member)
         same = [m for m in old if m.rule.title == wish.title and not m.rule.lasting]
@@ -190,7 +191,7 @@ class Methods:
         members = [member for member in members if not member.rule.lasting]
         ids = [member.rule.id for member in members]
         if ids:
-            self._hub.log(f"{some(ids)}: withdrawn {call.who}")
+            log_all(self._hub.log, [member.rule for member in members], f"withdrawn {call.who}")
         for member in members:
             if member.life.phase is not Phase.GONE:  # one that has ended has its reason
                 member.reason = f"withdrawn {call.who}"
@@ -231,13 +232,13 @@ class Methods:
         before = roster.configuration
         added, withdrawn, kept = roster.load(self._reload())
         removed = roster.removed_names(before)
-        self._hub.log(f"reloaded: {len(added)} added, {len(removed)} removed, {kept} kept")
+        self._hub.log.info(f"reloaded: {len(added)} added, {len(removed)} removed, {kept} kept")
         answer: Parameters = {"added": added, "removed": removed, "kept": kept}
         self._withdraw(withdrawn, lambda: call.answer(answer))
 
     def restart(self, _: schema.Nothing, call: Call) -> None:
         """Replace the program by exec; the answer comes just before, or says why not."""
-        self._hub.log(f"restart asked for {call.who}")
+        self._hub.log.info(f"restart asked for {call.who}")
         self._restart(lambda error: call.answer({} if error is None else error))
 
     # --- waiting for what was asked ------------------------------------------------

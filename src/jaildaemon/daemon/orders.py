@@ -8,8 +8,9 @@ from jaildaemon.core import wire
 from jaildaemon.core.fleet import Member
 from jaildaemon.core.lifecycle import TABLE, Event, Phase
 from jaildaemon.daemon import schema
-from jaildaemon.daemon.call import Call, Parameters, some
+from jaildaemon.daemon.call import Call, Parameters
 from jaildaemon.daemon.hub import Hub
+from jaildaemon.daemon.logs import log_all
 from jaildaemon.errors import JaildaemonError, NoSuchRule, Refused
 
 FIRE_SECONDS = 5.0
@@ -44,8 +45,8 @@ class Orders:
         for member in members:
             if member.life.phase not in (Phase.HOLDING, Phase.HELD):
                 self._write("hold", member, self._hub.hold, why)
+        log_all(self._hub.log, [member.rule for member in members], why)
         ids = [member.rule.id for member in members]
-        self._hub.log(f"{some(ids) or 'no rule'}: {why}")
         self._answer_without(Phase.HOLDING, members, call, {"ids": ids})
 
     def release(self, wish: schema.Which, call: Call) -> None:
@@ -65,9 +66,8 @@ class Orders:
             except JaildaemonError as error:
                 call.answer(error)
                 return True
-            ids = [member.rule.id for member in members]
-            self._hub.log(f"{some(ids) or 'no rule'}: {why}")
-            call.answer({"ids": ids})
+            log_all(self._hub.log, [member.rule for member in members], why)
+            call.answer({"ids": [member.rule.id for member in members]})
             return True
 
         self._methods.wait_for(released)
@@ -83,7 +83,7 @@ class Orders:
         if refused is not None:
             raise Refused("fire", member.rule.id, refused)
         keeper, triggers = self._hub.keepers[member.rule.id], member.triggers
-        self._hub.log(f"{member.rule.id}: fired {call.who}")
+        self._hub.log.notice(f"fired {call.who}", rule=member.rule)
         keeper.fire(call.who)
 
         answered = False

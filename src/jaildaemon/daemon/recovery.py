@@ -6,6 +6,7 @@ for, and a run whose start is in the journal is never started again.
 """
 
 import signal
+from collections.abc import Mapping
 
 from jaildaemon.backends.base import EndedJail, Jail
 from jaildaemon.core import config
@@ -15,6 +16,7 @@ from jaildaemon.core.lifecycle import Phase
 from jaildaemon.core.rules import TRANSIENT, Respawn, Rule
 from jaildaemon.daemon import schema
 from jaildaemon.daemon.hub import Hub
+from jaildaemon.daemon.logs import Known
 from jaildaemon.daemon.roster import CHANGED
 from jaildaemon.errors import JaildaemonError
 
@@ -52,10 +54,21 @@ def recover(hub: Hub, probes: dict[str, int], children: list[int]) -> None:
     hub.runner.sweep()
 
 
+def subject(record: Mapping[str, object]) -> Known:
+    """Return what the log says of a rule that only the journal knows."""
+    title = record.get("title")
+    title = None if title is None else str(title)
+    return Known(str(record["rule"]), str(record.get("jail", "")), title)
+
+
 def _close_run(hub: Hub, known: KnownRule, run: OpenRun, why: str) -> None:
     kind = "interrupted" if run.started else "expired"
     rule = str(known.record["rule"])
-    hub.log(f"{rule}: run {run.run} {kind}: {why}")
+    about = subject(known.record)
+    if run.started:
+        hub.log.warning(f"run {run.run} {kind}: {why}", rule=about, run=run.run)
+    else:
+        hub.log.info(f"run {run.run} {kind}: {why}", rule=about, run=run.run)
     hub.journal.keep(hub.journal.record(kind, rule=rule, run=run.run, reason=why))
 
 
@@ -234,5 +247,5 @@ class _Recovery:
             hub.perform([Do(Act.ARM, member)])
 
     def _drop(self, why: str) -> None:
-        self._hub.log(f"{self._id}: gone: {why}")
+        self._hub.log.info(f"gone: {why}", rule=subject(self._known.record))
         self._hub.journal.keep(self._hub.journal.record("unrule", rule=self._id, reason=why))

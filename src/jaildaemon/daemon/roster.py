@@ -159,7 +159,7 @@ class Roster:
         member.reason = why
         hub.journal.keep(hub.journal.record("hold", rule=rule, reason=why))
         hub.journal.sync()  # a loop of reboots must not go faster than the disk
-        hub.log(f"{rule}: held: {why}")
+        hub.log.warning(f"held: {why}", rule=member.rule)
 
     # --- the jails ---------------------------------------------------------------
 
@@ -184,7 +184,7 @@ class Roster:
         try:
             self._ends[name] = hub.backend.watch_end(jail, lambda: self._ended(name))
         except OSError as error:  # no descriptor is left: its end would be missed
-            hub.log(f"{name}: cannot be watched now: {error.strerror}")
+            hub.log.error(f"{name}: cannot be watched now: {error.strerror}")
             hub.forget_jail(jail.key)
             self._settle_all(name)
             self.names.look(name, LOST_SECONDS)
@@ -282,7 +282,7 @@ class Roster:
                 hub.runner.refuse(run, "expired", CHANGED)
         hub.fleet.change(member, successor)
         hub.note_jail(member)
-        hub.log(f"{member.rule.id}: changed")
+        hub.log.info("changed", rule=member.rule)
 
     def why(self, member: Member) -> str | None:
         """Say why a rule that waits does."""

@@ -10,9 +10,9 @@ from jaildaemon.backends import OUTPUT_READER, Program
 from jaildaemon.backends.base import Backend, Death, Jail
 from jaildaemon.core.fleet import Do, Fleet, Now, Run
 from jaildaemon.core.journal import Record
-from jaildaemon.core.text import shown
 from jaildaemon.daemon.commands import Command
-from jaildaemon.daemon.journal import Journal, Log
+from jaildaemon.daemon.journal import Journal
+from jaildaemon.daemon.logs import Logger
 from jaildaemon.daemon.output import Readers, take_ring
 
 KILL_SECONDS = 10.0
@@ -27,7 +27,7 @@ class Hub(Protocol):
     backend: Backend
     fleet: Fleet
     journal: Journal
-    log: Log
+    log: Logger
 
     def now(self) -> Now:
         """Return this instant."""
@@ -65,7 +65,8 @@ class Runner:
         if run.id not in self._recorded and not self._record_trigger(run):
             return
         seconds = run.member.rule.policy.settle
-        self._say(run, f"run {run.id} settles: it starts if its jail lives in {seconds:g} s")
+        what = f"run {run.id} settles: it starts if its jail lives in {seconds:g} s"
+        self._hub.log.notice(what, rule=run.member.rule, run=run.id)
 
         def settled() -> None:
             if run not in run.member.runs:
@@ -104,7 +105,7 @@ class Runner:
     def queue(self, run: Run) -> None:
         """Record the trigger; `start` follows when a place is free."""
         if run.id not in self._recorded and self._record_trigger(run):
-            self._say(run, f"run {run.id} waits: {self._hub.fleet.running} commands run already")
+            self._say(run, f"waits: {self._hub.fleet.running} commands run already")
 
     def refuse(self, run: Run, kind: str, why: str) -> None:
         """Let a run end that never started."""
@@ -113,7 +114,8 @@ class Runner:
         if run not in run.member.runs:
             return  # refused already: its rule was withdrawn in the same instant
         self._hub.fleet.refuse(run.member)
-        self._say(run, f"run {run.id} {kind}: {why}")
+        what = f"run {run.id} {kind}: {why}"
+        self._hub.log.warning(what, rule=run.member.rule, run=run.id)
         self._keep(run, kind, reason=why)
         self._hub.ended(run)
 
@@ -165,7 +167,8 @@ class Runner:
         if run.by is not None:
             who = f"fired {run.by} for jail {jail.name}"
         what = f"run {run.id} is pid {command.pid} as {rule.policy.run_as}"
-        self._say(run, f"{who}; {what}: {shown(rule.command)}")
+        # Not the command itself: who may read the log is not to read what is in it.
+        self._hub.log.notice(f"{who}; {what}", rule=rule, run=run.id)
 
     def adopt(self, run: Run, pid: int, *, child: bool) -> None:
         """Take up a command that outlived the daemon that started it, or (`child`) its program."""
@@ -179,7 +182,7 @@ class Runner:
         watch = watcher.watch_process if child else watcher.watch_other
         watch(pid, lambda death: self._ended(run, death, began))
         self._watch_timeout(run, command)
-        self._say(run, f"run {run.id} goes on as pid {pid}")
+        self._say(run, f"goes on as pid {pid}")
 
     def _watch_timeout(self, run: Run, command: Command) -> None:
         seconds = run.member.rule.policy.timeout
@@ -188,7 +191,8 @@ class Runner:
         watcher = self._hub.backend.watcher
 
         def terminate() -> None:
-            self._say(run, f"run {run.id} has not ended after {seconds:g} s: SIGTERM")
+            late = f"run {run.id} has not ended after {seconds:g} s: SIGTERM"
+            self._hub.log.warning(late, rule=run.member.rule, run=run.id)
             command.signal(signal.SIGTERM)
             kill = watcher.call_in(KILL_SECONDS, command.kill)
             self._timeouts[run.id] = kill
@@ -205,9 +209,19 @@ class Runner:
         if timeout is not None and not command.outlived:
             self._hub.backend.watcher.cancel(timeout)
         seconds = round(max(0.0, self._hub.now().steady - began.steady), 3)
-        self._say(run, f"run {run.id} ended: {death} after {seconds:.3f} s")
+        what, why = f"run {run.id} ended: {death} after {seconds:.3f} s", None
+        if command.told:
+            why = f"its timeout of {run.member.rule.policy.texts()['timeout']} was over"
+            what += f": {why}"
+        log = self._hub.log.info if death.status == 0 else self._hub.log.warning
+        log(what, rule=run.member.rule, run=run.id, exit_status=death.status)
         self._keep(
-            run, "end", exit_status=death.status, signal=death.signal, duration_seconds=seconds
+            run,
+            "end",
+            exit_status=death.status,
+            signal=death.signal,
+            duration_seconds=seconds,
+            reason=why,
         )
         command.output.when_read(lambda ring: self._keep_output(run.member.rule.id, Path(ring)))
         self._recorded.discard(run.id)
@@ -219,7 +233,8 @@ class Runner:
             data = take_ring(ring)
         except OSError as error:
             # The next daemon's sweep finds it.
-            self._hub.log(f"the output of run {run} cannot be read now: {error.strerror}")
+            what = f"the output of run {run} cannot be read now: {error.strerror}"
+            self._hub.log.warning(what, run=run)
             return
         if data:
             tail = data[-TAIL_BYTES:].decode(errors="replace")
@@ -258,4 +273,4 @@ class Runner:
         journal.keep(journal.record(kind, rule=run.member.rule.id, run=run.id, **values))
 
     def _say(self, run: Run, what: str) -> None:
-        self._hub.log(f"{run.member.rule.id}: {what}")
+        self._hub.log.info(f"run {run.id} {what}", rule=run.member.rule, run=run.id)

@@ -6,7 +6,6 @@ import gc
 import os
 import signal
 import sys
-import syslog
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,11 +40,10 @@ from jaildaemon.daemon.handover import (
 )
 from jaildaemon.daemon.hub import Hub
 from jaildaemon.daemon.inquiry import warnings
-from jaildaemon.daemon.journal import Log
-from jaildaemon.daemon.logs import log_to_stderr, log_to_syslog
 from jaildaemon.daemon.methods import Methods
 from jaildaemon.daemon.recovery import recover
 from jaildaemon.daemon.signals import Signals, default_signals
+from jaildaemon.daemon.sinks import Sink
 from jaildaemon.errors import JaildaemonError, Refused
 
 WITHDRAW_SECONDS = 5.0
@@ -65,11 +63,12 @@ class Service:
         self,
         backend: Backend,
         held: "Held",
-        log: Log,
+        sink: Sink,
         handover: Handover | None,
         loaded: "Loaded",
     ) -> None:
-        self._backend, self._held, self._log = backend, held, log
+        self._backend, self._held, self._sink = backend, held, sink
+        self._log = log = sink.log
         self._files = loaded.files
         self._ending = self._over = self._restarting = False
         self._signals = Signals(
@@ -104,7 +103,7 @@ class Service:
         if self._ending:
             return
         self._ending = True
-        self._log("ending: no new rules, withdrawing the probes")
+        self._log.info("ending: no new rules, withdrawing the probes")
         self._hub.ending = True
         self._hub.roster.stop()
         self._server.close()
@@ -118,7 +117,7 @@ class Service:
         """Read the files anew; BadConfiguration, and the old rules stay."""
         made = config.load(self._files, "reload", "nothing has changed: the old rules stay")
         for warning in made.warnings:
-            self._log(f"warning: {warning}")
+            self._log.warning(f"warning: {warning}")
         self._open_to_readers(made)
         return made
 
@@ -132,7 +131,7 @@ class Service:
         def told(result: object) -> None:
             if isinstance(result, JaildaemonError):
                 for line in result.lines():
-                    self._log(f"reload: {line}")
+                    self._log.error(f"reload: {line}")
 
         us = Peer(os.geteuid(), os.getpid(), None)
         if not self._ending:
@@ -153,11 +152,12 @@ class Service:
 
         def told(error: JaildaemonError | None) -> None:
             self._restarting = False
-            self._log("restarting" if error is None else str(error))
             if error is None:
+                self._log.info("restarting")
                 self._signals.keep()
                 self._hub.roster.names.stop()  # an engine's stream must not outlive us
             else:
+                self._log.error(str(error))
                 self._hub.roster.start()
             answer(error)
 
@@ -173,7 +173,7 @@ class Service:
             pidfile=self._held.pidfile.path,
             socket=self._held.control.path,
             state=str(self._held.state.path),
-            foreground=self._log is log_to_stderr,
+            foreground=self._sink.foreground,
             listener_fd=listener_fd,
             socket_lock_fd=lock_fd,
             pidfile_fd=self._held.pidfile.fd,
@@ -186,13 +186,13 @@ class Service:
 
     def _log_status(self) -> None:
         fleet = self._hub.fleet
-        self._log(
+        self._log.info(
             f"status: {len(fleet.members)} rules, {fleet.count(Phase.ARMED)} probes, "
             f"{fleet.running} running, {fleet.queued} queued, "
             f"{fleet.triggers} triggers, {fleet.refused} refused"
         )
         for warning in warnings(self._hub):
-            self._log(f"warning: {warning}")
+            self._log.warning(f"warning: {warning}")
 
 
 @attrs.frozen
@@ -267,26 +267,29 @@ def take_over(handover: Handover, stack: contextlib.ExitStack) -> Held:
     return Held(control, pidfile, state)
 
 
-def serve(places: Places, log: Log, ready: Ready, handover: Handover | None = None) -> None:
+def serve(places: Places, sink: Sink, ready: Ready, handover: Handover | None = None) -> None:
     """Be the daemon, in this process.  `ready` is called when the socket answers."""
     default_signals()
     # Told to reload or for the status before we can: that waits, and does not end us.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1))
     loaded = places.load("start")
     backend = this_system()
+    sink.attach(backend.watcher)
+    log = sink.log
     with contextlib.ExitStack() as stack:
+        stack.callback(sink.close)
         held = places.take(backend, stack) if handover is None else take_over(handover, stack)
         os.chdir("/")
         os.umask(0o077)
-        service = Service(backend, held, log, handover, loaded)
+        service = Service(backend, held, sink, handover, loaded)
         for warning in loaded.configuration.warnings:
-            log(f"warning: {warning}")
+            log.warning(f"warning: {warning}")
         # What is here by now stays: no later collection need look at it.
         gc.freeze()
-        log(f"version {__version__} serves {held.control.path} as pid {os.getpid()}")
+        log.info(f"version {__version__} serves {held.control.path} as pid {os.getpid()}")
         ready()
         service.run()
-        log("ended")
+        log.info("ended")
 
 
 def resume(places: Places, fd: int, *, rehearsal: bool) -> int:
@@ -303,10 +306,7 @@ def resume(places: Places, fd: int, *, rehearsal: bool) -> int:
         places.load("restart")
         return 0
     check_descriptors(handover)
-    if not handover.foreground:
-        syslog.openlog("jaildaemon", syslog.LOG_PID, syslog.LOG_DAEMON)
-    log = log_to_stderr if handover.foreground else log_to_syslog
-    serve(places, log, lambda: None, handover)
+    serve(places, Sink(foreground=handover.foreground), lambda: None, handover)
     return 0
 
 
@@ -338,13 +338,16 @@ def start(places: Places, *, foreground: bool) -> int:
         return resume(places, handed[0], rehearsal=handed[1])
     _close_the_rest()
     if foreground:
-        serve(places, log_to_stderr, lambda: None)
+        serve(places, Sink(foreground=True), lambda: None)
         return 0
     read_fd, write_fd = os.pipe()
-    if os.fork() > 0:
+    child = os.fork()
+    if child > 0:
         os.close(write_fd)
         with os.fdopen(read_fd, "rb") as pipe:
             code = pipe.read()
+        if code != b"\0":
+            os.waitpid(child, 0)  # systemd complains of what is left of a unit that failed
         if not code:
             raise Refused("start", places.socket, "the daemon ended before it answered")
         return code[0]
@@ -364,13 +367,13 @@ def start(places: Places, *, foreground: bool) -> int:
         os.close(null_fd)
         tell(0)
 
-    syslog.openlog("jaildaemon", syslog.LOG_PID, syslog.LOG_DAEMON)
+    sink = Sink(foreground=False)
     try:
-        serve(places, log_to_syslog, ready)
+        serve(places, sink, ready)
     except JaildaemonError as error:
         if told[0]:
             for line in error.lines():
-                log_to_syslog(line)
+                sink.log.error(line)
         else:
             sys.stderr.writelines(f"jaildaemon: {shown(line)}\n" for line in error.lines())
             tell(error.exit_code)
