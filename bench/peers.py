@@ -146,6 +146,7 @@ class Ours(Peer):
     titles: ClassVar[list[str]] = [f"BENCH{n:05}" for n in range(ENDPOINTS)]
 
     def prepare(self, it: Rig) -> None:
+        program("pkill", "procps", install=self.install)
         self.daemon: Daemon = it.daemon()
         it.stack.callback(self._withdraw)
         wishes = [wish(self.jail.jail, self.command, t, respawn="after") for t in self.titles]

@@ -249,6 +249,8 @@ def test_other_ways_are_measured_in_the_same_container() -> None:
         (ours,) = peers.measure(1, (peers.Ours,), install=False)
         assert ours["why"].startswith("compared on Linux only")
         return
+    if not shutil.which("pkill"):
+        pytest.skip("pkill is missing; install the package procps")
     ours, loop = peers.measure(1, (peers.Ours, peers.Loop), install=False)
     assert (ours["processes"], ours["ports"]) == (peers.ENDPOINTS + 1, 0)
     assert (loop["processes"], loop["ports"]) == (peers.ENDPOINTS, 0)

@@ -18,6 +18,7 @@ from tests.kernel.processes import environment
 LINUX = sys.platform == "linux"
 SHOW = "tr '\\0' '\\n' </proc/$$/environ" if LINUX else "procstat -h -e $$ | tr ' ' '\\n'"
 TERMINAL = "cut -d' ' -f7 /proc/$$/stat" if LINUX else "ps -o tty= -p $$"
+GROUP = "cut -d' ' -f5 /proc/$$/stat" if LINUX else "ps -o pgid= -p $$"
 NO_TERMINAL = "0" if LINUX else "-"
 FILES = "ls /proc/$$/fd" if LINUX else "procstat -h -f $$ | awk '{print $3}'"
 
@@ -133,7 +134,7 @@ def test_the_daemon_gives_a_command_no_terminal_and_no_descriptor(
     told_fd = os.open(told, os.O_RDWR)
     try:
         assert _terminal(daemon.pid) != NO_TERMINAL
-        command = f"{{ {TERMINAL}; ps -o pgid= -p $$; echo $$; {FILES}; }} >{told}"
+        command = f"{{ {TERMINAL}; {GROUP}; echo $$; {FILES}; }} >{told}"
         pid = daemon.attach(jail, "BELL", command=command)
         theirs = _terminal(pid)
         assert os.getsid(pid) == os.getpgid(pid) == pid

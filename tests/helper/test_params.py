@@ -83,7 +83,8 @@ def reader(
 ) -> Iterator[Reader]:
     """Give the program, built by each compiler there is."""
     if shutil.which(request.param) is None:
-        pytest.skip(f"cannot: no {request.param} here")
+        cannot = "" if sys.platform == "linux" else "cannot: "
+        pytest.skip(f"{cannot}no {request.param} here; install the package {request.param}")
     directory = tmp_path_factory.mktemp("params")
     try:
         program = build(request.param, directory / "params", *SANITIZED)

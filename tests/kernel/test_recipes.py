@@ -157,7 +157,11 @@ def test_a_container_restarts_itself_as_its_engines_page_says(
 @pytest.fixture
 def plain(jails: Jails) -> Jail:
     """Give a jail without an engine."""
-    return jails.shared(Namespaces)
+    try:
+        return jails.shared(Namespaces)
+    except NoSuchKind as error:
+        skip_or_fail(f"{Namespaces.kind}: {error}", cannot_have(Namespaces))
+        raise
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="cannot: the stand-in jail is Linux's")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tests.kernel.events import PATIENCE_SECONDS
-from tests.kernel.jails.base import Jail, NoSuchKind, parse_ps
+from tests.kernel.jails.base import Jail, NoSuchKind, must_have, parse_ps
 from tests.kernel.place import CGROUPS, Place
 from tests.kernel.processes import children
 
@@ -98,8 +98,8 @@ def rootfs(place: Place) -> Path:
     root = place.directory / "rootfs"
     if root.exists():
         return root
-    busybox = shutil.which("busybox")
-    assert busybox is not None
+    must_have(BusyboxJail.programs)
+    busybox = str(shutil.which("busybox"))
     for name in ("bin", "proc", "sys", "dev", "tmp", "etc", "root", "run"):
         (root / name).mkdir(parents=True)
     shutil.copy(busybox, root / "bin/busybox")
