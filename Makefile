@@ -22,8 +22,10 @@ $(HELPER): $(HELPER_SOURCES)
 demo: all
 	@$(BIN)/jaildaemon demo
 
+# make test ONLY=core,kernel: these parts only; tests/README.md says what there is.
+# RERUN=3 is for .ci/run: docs/unsteady.md.
 test: all
-	@$(BIN)/python tools/test.py
+	@ONLY="$(ONLY)" RERUN="$(RERUN)" $(BIN)/python tools/test.py
 
 # make bench BENCH=--quick: in two minutes.  bench/__main__.py has the other options.
 bench: all
