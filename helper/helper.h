@@ -5,9 +5,11 @@
  *
  * The daemon starts the helper with four descriptors and no environment:
  *   3  status, write end: records go up
- *   4  go, read end: one parameter record, later one byte 'G'
+ *   4  go, read end: a parameter record (Linux: one for each stage), later one
+ *      byte 'G'
  *   5  Linux: pidfd of the jail's init.
- *   6  Linux: the sealed image of this very program.
+ *   6  Linux: the jail's own sealed image of this program, for stage 2.
+ *   7  Linux: the jail's user namespace, where it has one of its own.
  */
 #ifndef JAILDAEMON_HELPER_H
 #define JAILDAEMON_HELPER_H
@@ -19,6 +21,7 @@
 #define FD_GO 4
 #define FD_JAIL 5
 #define FD_IMAGE 6
+#define FD_USERNS 7
 
 #define PROBE_NAME "jailprobe"
 
@@ -46,7 +49,7 @@ enum step {
 	STEP_DUMPABLE = 8,  /* PR_SET_DUMPABLE 0 */
 	STEP_LABEL = 9,     /* the jail's LSM label */
 	STEP_GROUPS = 10,   /* setgroups(0) */
-	STEP_ENTER = 11,    /* setns or jail_attach */
+	STEP_ENTER = 11,    /* setns by the pidfd, or jail_attach */
 	STEP_CAPS = 12,     /* capabilities and securebits */
 	STEP_GID = 13,      /* setresgid */
 	STEP_UID = 14,      /* setresuid */
@@ -56,8 +59,9 @@ enum step {
 	STEP_CLONE = 18,    /* the probe's birth */
 	STEP_DEATHSIG = 19, /* death with the daemon */
 	STEP_NAME = 20,     /* the probe's p_comm */
-	STEP_SANDBOX = 21,  /* the last filter, or capability mode */
-	STEP_UNTRACE = 22   /* PROC_TRACE_CTL */
+	STEP_SANDBOX = 21,  /* the probe's own filter, or capability mode */
+	STEP_UNTRACE = 22,  /* PROC_TRACE_CTL */
+	STEP_USERNS = 23    /* setns by the user namespace, after the exec */
 };
 
 /* The parameter record: PARAMS_HEAD bytes, little endian, then the label. */
@@ -66,7 +70,8 @@ enum step {
 #define LABEL_MAX 1000
 
 #define FLAG_KEEP_GROUPS 2U /* Linux: this user namespace denies setgroups */
-#define FLAG_ALL 2U
+#define FLAG_AT_ONCE 4U     /* Linux: join the user namespace before the exec */
+#define FLAG_ALL 6U
 
 enum label_kind { LABEL_NONE = 0, LABEL_APPARMOR = 1, LABEL_SELINUX = 2 };
 

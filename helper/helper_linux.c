@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The helper on Linux: one freestanding image, run three times over.
+ * The helper on Linux: one freestanding program, run three times over.
  *
- * Stage 1 (argv: "jailprobe", TITLE), on the host: makes itself harmless, joins
- *   the jail's namespaces, drops everything, executes the sealed image again.
+ * Stage 1 (argv: "jailprobe", TITLE), on the host, from an image that no jail
+ *   ever sees: makes itself harmless, joins the jail's namespaces, all but a
+ *   user namespace, and executes the jail's own sealed image.  Where the jail
+ *   has no user namespace it drops everything first.
  * Stage 2 (argv: TITLE), not yet visible in the jail, because it is still in
- *   the host's PID namespace: filtered and without privilege, it gives birth to
- * the probe, a child of the daemon, and ends.
+ *   the host's PID namespace: joins the user namespace and drops everything
+ *   there; filtered and without privilege, it gives birth to the probe, a
+ *   child of the daemon, and ends.
  * The probe is born with all of that, and sleeps until a signal kills it.
  *
+ * Rule 0: no exec in the jail's user namespace.  Whether it may be traced is
+ *   asked of the one in which a process executed (mm->user_ns).
  * Rule 1: after setns no path is looked up.
  * Rule 2: what a jail's root could use is gone before clone.
  */
@@ -101,15 +106,16 @@ reset_signals(void)
 			    sys4(__NR_rt_sigaction, s, &dfl, NULL, 8));
 }
 
+/* Nothing above descriptor `last` stays open. */
 static void
-be_alone(void)
+be_alone(int last)
 {
 	static const struct rlimit none;
 	long error;
 
 	for (int fd = 0; fd < FD_STATUS; fd++)
 		sys1(__NR_close, fd);
-	must(STEP_CLOSE, sys3(__NR_close_range, FD_IMAGE + 1, ~0U, 0));
+	must(STEP_CLOSE, sys3(__NR_close_range, last + 1, ~0U, 0));
 	must(STEP_SESSION, sys0(__NR_setsid));
 	/* Before setns: there it would be a look-up in the jail's tree. */
 	static const char root[] = "/";
@@ -191,68 +197,125 @@ drop_bounds(void)
 	    SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED));
 }
 
+/* Whether the user namespace is joined after the exec, so in stage 2. */
+static int
+joins_later(const struct params *p)
+{
+	return (p->target & CLONE_NEWUSER) != 0 &&
+	    (p->flags & FLAG_AT_ONCE) == 0;
+}
+
+static void
+drop(const struct params *p)
+{
+	drop_bounds();
+	must(STEP_GID, sys3(__NR_setresgid, p->gid, p->gid, p->gid));
+	must(STEP_UID, sys3(__NR_setresuid, p->uid, p->uid, p->uid));
+	drop_caps();
+}
+
 static void
 join(const struct params *p)
 {
+	long kinds = p->target;
+
 	/* The daemon itself lives where setgroups is denied (its own flag):
 	 * then there is no privilege here that a group could add. */
 	if (!(p->flags & FLAG_KEEP_GROUPS))
 		must(STEP_GROUPS, sys2(__NR_setgroups, 0, NULL));
-	must(STEP_ENTER, sys2(__NR_setns, FD_JAIL, p->target));
+	/* Root of the first user namespace may join what a later one owns. */
+	if (joins_later(p))
+		kinds &= ~(long)CLONE_NEWUSER;
+	must(STEP_ENTER, sys2(__NR_setns, FD_JAIL, kinds));
 	sys1(__NR_close, FD_JAIL);
+}
+
+/* The record of this stage, and no byte of what follows it. */
+static void
+read_params(struct params *p, unsigned char *buf, size_t size)
+{
+	size_t len, label;
+	long n;
+
+	n = sys3(__NR_read, FD_GO, buf, PARAMS_HEAD);
+	must(STEP_PARAMS, n);
+	len = (size_t)n;
+	if (len == PARAMS_HEAD) {
+		label = buf[22] | (size_t)buf[23] << 8;
+		if (label > size - PARAMS_HEAD)
+			fail(STEP_PARAMS, -EINVAL);
+		if (label > 0) {
+			n = sys3(__NR_read, FD_GO, buf + PARAMS_HEAD, label);
+			must(STEP_PARAMS, n);
+			len += (size_t)n;
+		}
+	}
+	if (params_read(buf, len, p) != 0)
+		fail(STEP_PARAMS, -EINVAL);
 }
 
 static _Noreturn void
 stage1(const char *title)
 {
-	unsigned char buf[PARAMS_HEAD + LABEL_MAX + 1];
+	unsigned char buf[PARAMS_HEAD + LABEL_MAX];
 	const char *argv[2] = { title, NULL };
 	const char *envp[1] = { NULL };
 	static const char empty[] = "";
 	struct params p;
-	long n;
 
 	reset_signals();
-	n = sys3(__NR_read, FD_GO, buf, sizeof(buf));
-	must(STEP_PARAMS, n);
-	if (params_read(buf, (size_t)n, &p) != 0)
-		fail(STEP_PARAMS, -EINVAL);
-	be_alone();
+	read_params(&p, buf, sizeof(buf));
+	be_alone(joins_later(&p) ? FD_USERNS : FD_IMAGE);
 	/* CVE-2016-9962: not to be traced on the way in. */
 	must(STEP_DUMPABLE, sys2(__NR_prctl, PR_SET_DUMPABLE, 0));
 	set_label(&p);
 	join(&p);
-	drop_bounds();
-	must(STEP_GID, sys3(__NR_setresgid, p.gid, p.gid, p.gid));
-	must(STEP_UID, sys3(__NR_setresuid, p.uid, p.uid, p.uid));
-	drop_caps();
-	/* The image is not readable without capabilities, so the kernel makes
-	 * what runs from it non-dumpable from its first instruction. */
+	/* What runs from an image that it cannot read is not dumpable from its
+	 * first instruction.  With capabilities, unseen yet, stage 2 sees to it. */
+	if (!joins_later(&p))
+		drop(&p);
 	fail(STEP_EXEC, sys5(__NR_execveat, FD_IMAGE, empty, argv, envp,
 	    AT_EMPTY_PATH));
 }
 
 #define LOAD(field) \
 	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
+#define SKIP_IF(value, n) \
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (value), (n), 0)
 #define SKIP_UNLESS(value, n) \
 	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (value), 0, (n))
-#define RETURN(action) BPF_STMT(BPF_RET | BPF_K, (action))
-#define ALLOW(nr) SKIP_UNLESS(nr, 1), RETURN(SECCOMP_RET_ALLOW)
+#define ALLOWED BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
+#define KILLED BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS)
+/* Every filter begins so, and has the call's number in the accumulator then. */
+#define BEGIN LOAD(arch), SKIP_IF(AUDIT_ARCH_OURS, 1), KILLED, LOAD(nr)
+#define ALLOW(nr) SKIP_UNLESS(nr, 1), ALLOWED
+/* By the first argument, a descriptor or an option: an int to the kernel. */
+#define ALLOW_WITH(nr, a) \
+	SKIP_UNLESS(nr, 4), LOAD(args[0]), SKIP_UNLESS(a, 1), ALLOWED, KILLED
+#define ALLOW_EITHER(nr, a, b) \
+	SKIP_UNLESS(nr, 5), LOAD(args[0]), SKIP_IF(a, 1), SKIP_UNLESS(b, 1), \
+	    ALLOWED, KILLED
+#define ALLOW_BOTH(nr, a, b) \
+	SKIP_UNLESS(nr, 6), LOAD(args[0]), SKIP_UNLESS(a, 3), LOAD(args[1]), \
+	    SKIP_UNLESS(b, 1), ALLOWED, KILLED
 
-/* What is still needed from here to the sleep. */
+/* Stage 2's, and the probe's until its first system call. */
 static const struct sock_filter birth[] = {
-	LOAD(arch), SKIP_UNLESS(AUDIT_ARCH_OURS, 17), LOAD(nr),
-	ALLOW(__NR_rt_sigsuspend), ALLOW(__NR_read), ALLOW(__NR_write),
-	ALLOW(__NR_close), ALLOW(__NR_setsid), ALLOW(__NR_prctl),
-	ALLOW(__NR_clone), ALLOW(__NR_exit_group),
-	RETURN(SECCOMP_RET_KILL_PROCESS),
+	BEGIN, ALLOW(__NR_rt_sigsuspend), ALLOW(__NR_read), ALLOW(__NR_write),
+	ALLOW(__NR_close), ALLOW(__NR_clone), ALLOW(__NR_exit_group),
+	ALLOW_EITHER(__NR_prctl, PR_SET_SECCOMP, PR_SET_PDEATHSIG), KILLED,
 };
 
-/* The probe for the rest of its life: sleep, or end. */
+/*
+ * The probe's for life, put on by its first system call: sleep, or end.  No
+ * filter can tell a clone that a tracer injects from the birth, so there is
+ * none.  What leads to the sleep does nothing later: those two are closed.
+ */
 static const struct sock_filter sleep_or_end[] = {
-	LOAD(arch), SKIP_UNLESS(AUDIT_ARCH_OURS, 5), LOAD(nr),
-	ALLOW(__NR_rt_sigsuspend), ALLOW(__NR_exit_group),
-	RETURN(SECCOMP_RET_KILL_PROCESS),
+	BEGIN, ALLOW(__NR_rt_sigsuspend), ALLOW(__NR_exit_group),
+	ALLOW_WITH(__NR_write, FD_STATUS), ALLOW_WITH(__NR_read, FD_GO),
+	ALLOW_EITHER(__NR_close, FD_STATUS, FD_GO),
+	ALLOW_BOTH(__NR_prctl, PR_SET_PDEATHSIG, SIGKILL), KILLED,
 };
 
 static long
@@ -263,40 +326,57 @@ confine(const struct sock_filter *filter, unsigned short len)
 	return sys3(__NR_prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog);
 }
 
+#define CONFINE(filter) confine(filter, sizeof(filter) / sizeof((filter)[0]))
+
 static _Noreturn void
 probe(void)
 {
-	static const char name[] = PROBE_NAME;
 	unsigned long none = 0;
 	char go = 0;
 
-	must(STEP_SESSION, sys0(__NR_setsid));
-	/* Last of all that touches credentials: those clear it. */
+	must(STEP_SANDBOX, CONFINE(sleep_or_end));
+	/* New credentials would clear it. */
 	must(STEP_DEATHSIG, sys2(__NR_prctl, PR_SET_PDEATHSIG, SIGKILL));
-	must(STEP_NAME, sys2(__NR_prctl, PR_SET_NAME, name));
 	tell(RECORD_READY, 0, 0);
 	sys1(__NR_close, FD_STATUS);
 	/* EOF: the daemon died, maybe before PDEATHSIG, or changed its mind. */
 	if (sys3(__NR_read, FD_GO, &go, 1) != 1 || go != 'G')
 		die(1);
 	sys1(__NR_close, FD_GO);
-	if (confine(sleep_or_end,
-		sizeof(sleep_or_end) / sizeof(sleep_or_end[0])) < 0)
-		die(1);
+	/* In stage 1's session, alone: by that the daemon knows whose it is. */
 	for (;;)
 		sys2(__NR_rt_sigsuspend, &none, 8);
+}
+
+/* By its descriptor: to join it by the pidfd asks for leave to trace init. */
+static void
+join_user_namespace(const struct params *p)
+{
+	must(STEP_USERNS, sys2(__NR_setns, FD_USERNS, CLONE_NEWUSER));
+	sys1(__NR_close, FD_USERNS);
+	/* Only now: to join one gives every capability in it. */
+	drop(p);
+	/* Again: new ids set it to fs.suid_dumpable. */
+	must(STEP_DUMPABLE, sys2(__NR_prctl, PR_SET_DUMPABLE, 0));
 }
 
 static _Noreturn void
 stage2(void)
 {
+	static const char name[] = PROBE_NAME;
+	unsigned char buf[PARAMS_HEAD];
+	struct params p;
 	long pid;
 
 	must(STEP_DUMPABLE, sys2(__NR_prctl, PR_SET_DUMPABLE, 0));
 	sys1(__NR_close, FD_IMAGE);
+	read_params(&p, buf, sizeof(buf));
+	if (joins_later(&p))
+		join_user_namespace(&p);
+	must(STEP_NAME, sys2(__NR_prctl, PR_SET_NAME, name));
 	/* After exec: before it, it would forbid the change of the label. */
 	must(STEP_NNP, sys5(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
-	must(STEP_SECCOMP, confine(birth, sizeof(birth) / sizeof(birth[0])));
+	must(STEP_SECCOMP, CONFINE(birth));
 	/* The daemon's child, not ours, and the first process of ours that the
 	 * jail can see.  ENOMEM: the PID namespace is dying. */
 	pid = sys5(__NR_clone, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0);

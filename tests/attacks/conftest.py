@@ -16,12 +16,13 @@ if sys.platform == "linux":
         freezer,
         jail,
         make_cage,
+        make_careless,
         make_naive,
         other,
     )
 
     __all__ = ["attacker", "daemon", "freezer", "jail", "make_cage", "make_naive", "other"]
-    __all__ += ["dockerd", "make_docked"]
+    __all__ += ["dockerd", "make_careless", "make_docked"]
 else:
     from tests.attacks.freebsd_rig import attacker, daemon, inside, jail, jid, naive, other
 

@@ -15,6 +15,7 @@ assert sys.platform == "linux"
 
 from tests.attacks.cage import PLANS, Cage, Plan
 from tests.attacks.linux_naive import Naive
+from tests.attacks.naive_linux import naive_command
 from tests.attacks.rig import HERE, STRICT, Daemon, build
 from tests.attacks.tally import Tally
 from tests.daemon.product import wait_until
@@ -60,6 +61,25 @@ def daemon(tmp_path: Path, attacker: Path) -> Iterator[Daemon]:
     running = Daemon(tmp_path)
     yield running
     running.close()
+
+
+MakeCareless = Callable[..., Daemon]
+
+
+@pytest.fixture
+def make_careless(tmp_path: Path, attacker: Path) -> Iterator[MakeCareless]:
+    """Give what makes daemons without some of the product's cares: naive_linux.py."""
+    assert attacker.exists()
+    with contextlib.ExitStack() as stack:
+
+        def make(*ways: str) -> Daemon:
+            directory = tmp_path / f"careless-{'-'.join(ways)}"
+            directory.mkdir()
+            running = Daemon(directory, command=naive_command(*ways))
+            stack.callback(running.close)
+            return running
+
+        yield make
 
 
 MakeNaive = Callable[..., Naive]

@@ -62,15 +62,17 @@ class Daemon:
         wrap: Iterable[str | Path] = (),
         environment: Mapping[str, str] | None = None,
         helper: Path | None = None,
+        command: Iterable[str] = (),
     ) -> None:
         self.socket = str(directory / "pipe")
         self.lines: list[str] = []
         self._news = threading.Condition()
         self._at = 0
         files = ["-f", self.socket, "-p", str(directory / "pid")]
-        command = [*jaildaemon(helper), "-D", "-F", *files]
+        program = [*(command or jaildaemon(helper)), "-D", "-F", *files]
         self._process = subprocess.Popen(
-            [*wrap, *command],
+            [*wrap, *program],
+            cwd=HERE.parents[1],
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "JAILDAEMON_SECRET": SECRET, **(environment or {})},
@@ -152,17 +154,19 @@ class Daemon:
 
     def attach_many(self, jail: int, count: int, **wish: Any) -> list[int]:
         """Arm probes at once, as many as there may be clients."""
-        pids = []
+        answers = self.attach_each(jail, [wish] * count)
+        armed = [answer for answer in answers if "error" not in answer]
+        return [int(answer["parameters"]["probe_pid"]) for answer in armed]
+
+    def attach_each(self, jail: int, wishes: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Wish for all at once; return the answers."""
         with contextlib.ExitStack() as stack:
-            socks = [stack.enter_context(self._connect()) for _ in range(count)]
-            for n, sock in enumerate(socks):
+            socks = []
+            for n, wish in enumerate(wishes):
+                socks.append(stack.enter_context(self._connect()))
                 wanted = {"jail": str(jail), "command": "true", "title": f"T{n:03}x", **wish}
-                self._send(sock, "Attach", wanted)
-            for sock in socks:
-                answer = self._receive(sock)
-                if "error" not in answer:
-                    pids.append(int(answer["parameters"]["probe_pid"]))
-        return pids
+                self._send(socks[-1], "Attach", wanted)
+            return [self._receive(sock) for sock in socks]
 
     def detach_all(self) -> None:
         """Withdraw every probe."""

@@ -180,7 +180,9 @@ def test_the_final_state_as_seen_from_outside(
     assert (proc / "environ").read_bytes() == b""
     assert (proc / "cmdline").read_bytes() == b"jaildaemon: BELL\0"
     words = (proc / "stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    assert words[2:5] == [str(pid), str(pid), "0"]  # group, session, no terminal
+    assert words[2] == words[3] != str(pid)  # group and session, which the helper began
+    assert not os.path.exists(f"/proc/{words[3]}")
+    assert words[4] == "0"  # no terminal
     assert int(fields["PPid"]) == daemon.pid
     for name in os.listdir(proc / "ns"):
         if name != "time_for_children":

@@ -226,6 +226,7 @@ class FakeBackend(Backend):
     def birth(self, helper: FakeHelper) -> FakeProcess:
         """Let the probe be born, in the jail."""
         process = helper.process if self.one_process else self.add_process()
+        process.helper = helper.process.pid
         process.title, process.jail = helper.title, helper.jail
         process.uid, process.gid = helper.ids
         helper.probe = process
@@ -311,9 +312,10 @@ class FakeBackend(Backend):
         )
         return Spawned(process.pid, process.pid if self.one_process else None, status_fd, go_fd)
 
-    def probe_reported(self, jail: Jail, untrusted_pid: int) -> int:
-        """Accept a pid only if it is a child of ours that nobody watches yet."""
-        if untrusted_pid not in self.processes or self.watcher.watches(untrusted_pid):
+    def probe_reported(self, jail: Jail, untrusted_pid: int, helper: int) -> int:
+        """Accept a pid only if it came of this helper, and nobody watches it yet."""
+        process = self.processes.get(untrusted_pid)
+        if process is None or process.helper != helper or self.watcher.watches(untrusted_pid):
             raise ArmingError("attach", jail.name, "the helper reported a pid that is not its own")
         return untrusted_pid
 
@@ -332,13 +334,16 @@ class FakeBackend(Backend):
         why = f"step {step} of the helper failed: {os.strerror(error)}"
         return ArmingError("attach", jail.name, why)
 
-    def strays(self, jail: Jail) -> list[int]:
-        """Return children in the jail that nobody watches."""
-        return [
-            pid
-            for pid, process in self.processes.items()
-            if process.jail == jail.name and not self.watcher.watches(pid)
+    def strays(self, helper: int) -> list[int]:
+        """Kill and return what came of this helper and nobody watches."""
+        found = [
+            process
+            for process in list(self.processes.values())
+            if process.helper == helper and not self.watcher.watches(process.pid)
         ]
+        for process in found:
+            self.end(process, Death(signal.SIGKILL, None))
+        return [process.pid for process in found]
 
     def first_limits(self, *, room: bool = False) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
         """The fake has no limits."""

@@ -29,6 +29,8 @@ class FakeProcess:
     """Its JAILDAEMON_RUN."""
     leader: bool = False
     """Whether it leads a session."""
+    helper: int | None = None
+    """Which helper it came of, as the kernel knows."""
 
 
 class Machine(Protocol):

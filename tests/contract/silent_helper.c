@@ -14,7 +14,9 @@
 int
 main(void)
 {
-	/* As the helper: born in the jail, or it is none of the jail's. */
+	/* As the helper: by its session it is known whose the child is. */
+	if (setsid() < 0)
+		return 1;
 	if (setns(5, CLONE_NEWPID) != 0)
 		return 1;
 	if (syscall(SYS_clone, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0) != 0)

@@ -105,7 +105,7 @@ NOT_ONE = "attach: jail1: the helper's report is not one"
         b"G" * 8,
         READY + READY,
         record(RECORD_ERROR, 0, 1),
-        record(RECORD_ERROR, 23, 1),
+        record(RECORD_ERROR, 24, 1),
         record(RECORD_ERROR, 255, -1),
         READY + b"X" * 8,
     ],

@@ -69,13 +69,15 @@ def _wait_for_news(pid: int) -> None:
 
 @dataclass(frozen=True)
 class Target:
-    """A jail as the helper is told of it: the record's target, and what 5 and 6 shall be."""
+    """A jail as the helper is told of it: the record's target, and what 5 to 7 shall be."""
 
     number: int
     jail_fd: int | None = None
     image: int | None = None
     init: int = 0
     """Linux: the host pid of the jail's init."""
+    user_fd: int | None = None
+    """Linux: its user namespace, if it has one of its own."""
 
 
 class Parent:
@@ -102,7 +104,8 @@ class Parent:
         self.pid = os.fork()
         if self.pid == 0:
             try:
-                for fd, ours in ((their_status, 3), (their_go, 4), (target.jail_fd, 5), (image, 6)):
+                theirs = (their_status, their_go, target.jail_fd, image, target.user_fd)
+                for ours, fd in enumerate(theirs, start=3):
                     if fd is not None:
                         os.dup2(fd, ours)
                     else:
@@ -218,10 +221,13 @@ def params(  # the record's fields, in its order
     label_kind: int = 0,
     label: bytes = b"",
 ) -> bytes:
-    """Return a parameter record."""
-    return pack_params(
+    """Return the parameter record; on Linux the one of each stage."""
+    first = pack_params(
         flags=flags, target=target, uid=uid, gid=gid, label_kind=label_kind, label=label
     )
+    if sys.platform != "linux":
+        return first
+    return first + pack_params(flags=flags, target=target, uid=uid, gid=gid)
 
 
 IGNORED = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1}

@@ -20,7 +20,7 @@ if sys.platform != "linux":
 
 EXECUTED = [
     # system call, arguments that say which, the error it gets, the step's number
-    ("read", {"a0": 4, "a2": 1025}, "EIO", 1),
+    ("read", {"a0": 4, "a2": 24}, "EIO", 1),
     ("rt_sigprocmask", {}, "EINVAL", 2),
     ("rt_sigaction", {"a0": 1}, "EINVAL", 2),
     ("rt_sigaction", {"a0": 17}, "EINVAL", 2),
@@ -44,6 +44,7 @@ EXECUTED = [
     ("setresuid", {}, "EAGAIN", 14),
     ("execveat", {}, "EACCES", 15),
     ("execveat", {}, "ENOMEM", 15),
+    ("prctl", {"a0": 15}, "EFAULT", 20),  # PR_SET_NAME
     ("prctl", {"a0": 38}, "EINVAL", 16),  # PR_SET_NO_NEW_PRIVS
     ("prctl", {"a0": 22}, "ENOMEM", 17),  # PR_SET_SECCOMP
     ("clone", {}, "EAGAIN", 18),
@@ -72,14 +73,22 @@ def test_a_step_that_fails_is_reported_and_nothing_is_left(
     assert records == [("E", step, getattr(errno, error))]
 
 
+# strace counts for each process: the probe's first prctl, whose filter is made zero
+# instructions long.  The helper's own first has no such argument.
+NO_FILTER = "inject=prctl:poke_enter=@arg3=0000:when=1"
+
+
 @pytest.mark.parametrize(
-    ("option", "error", "step"),
-    [(1, "EPERM", 19), (15, "EFAULT", 20)],  # PR_SET_PDEATHSIG, PR_SET_NAME
+    ("how", "error", "step"),
+    [("PR_SET_PDEATHSIG", "EPERM", 19), (NO_FILTER, "EINVAL", 21)],
 )
 def test_a_step_of_the_probe_itself_is_reported_too(
-    start: Starter, target: Target, option: int, error: str, step: int
+    start: Starter, target: Target, how: str, error: str, step: int
 ) -> None:
-    parent = start(prepare=failing("prctl", error, a0=option))
+    if how == NO_FILTER:
+        parent = start(wrap=strace("-o", os.devnull, "-e", how))
+    else:
+        parent = start(prepare=failing("prctl", error, a0=1))
     parent.send(params(target.number))
     records = sorted(parent.records_to_the_end())
     assert [record[0] for record in records] == ["E", "P"]
@@ -98,8 +107,9 @@ BY_PLACE = [
     (AMBIENT, "EINVAL", 12),
     (AMBIENT + 1, "EPERM", 12),
     (AMBIENT + 2, "EINVAL", 8),  # again, by the sealed image
-    (AMBIENT + 3, "EINVAL", 16),
-    (AMBIENT + 4, "EINVAL", 17),
+    (AMBIENT + 3, "EFAULT", 20),
+    (AMBIENT + 4, "EINVAL", 16),
+    (AMBIENT + 5, "EINVAL", 17),
 ]
 
 
@@ -109,21 +119,6 @@ def test_each_use_of_prctl_is_checked(
 ) -> None:
     wrap = strace("-o", os.devnull, "-e", f"inject=prctl:error={error}:when={place}")
     assert end(start, target, wrap=wrap) == [("E", step, getattr(errno, error))]
-
-
-def test_a_probe_that_cannot_be_confined_for_good_ends_and_is_no_trigger(
-    start: Starter, target: Target
-) -> None:
-    # Its third prctl: the filter is made zero instructions long, which the kernel
-    # refuses.  (The first filter kills what strace refuses.)  The helper's own
-    # third has no such argument.
-    wrap = strace("-o", os.devnull, "-e", "inject=prctl:poke_enter=@arg3=0000:when=3")
-    parent = start(wrap=wrap)
-    parent.send(params(target.number))
-    pid = parent.ready()
-    os.kill(pid, signal.SIGHUP)
-    parent.send(b"G")
-    assert wait_child(pid) == ("exit", 1)
 
 
 @pytest.mark.parametrize("error", ["ENOSYS", "EPERM"])
@@ -180,6 +175,60 @@ def test_what_is_no_jail_is_reported(start: Starter, target: Target) -> None:
     finally:
         os.close(null_fd)
     assert end(start, Target(target.number, None, target.image)) == [("E", 11, errno.EBADF)]
+
+
+NEWUSER = 0x10000000
+LATER = [
+    ("setns", {"a1": NEWUSER}, "EPERM", 23),
+    ("setns", {"a1": NEWUSER}, "EACCES", 23),
+    ("prctl", {"a0": 24, "a1": 0}, "EPERM", 12),
+    ("prctl", {"a0": 28}, "EPERM", 12),
+    ("setresgid", {}, "EPERM", 13),
+    ("setresuid", {}, "EPERM", 14),
+    ("capset", {}, "EPERM", 12),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "error", "step"), LATER)
+def test_a_step_in_the_jails_user_namespace_is_reported_too(
+    start: Starter, user_target: Target, name: str, arguments: dict[str, int], error: str, step: int
+) -> None:
+    records = end(start, user_target, prepare=failing(name, error, **arguments))
+    assert records == [("E", step, getattr(errno, error))]
+
+
+# DUMPABLE in stage 1, again after the exec, one PR_CAPBSET_DROP each and one more,
+# AMBIENT, SECUREBITS; and again, for new ids set it to fs.suid_dumpable.
+LAST_DUMPABLE = 2 + (LAST_CAP + 1) + 1 + 2 + 1
+
+
+@pytest.mark.parametrize(("place", "step"), [(2, 8), (LAST_DUMPABLE, 8), (LAST_DUMPABLE + 1, 20)])
+def test_each_use_of_prctl_there_is_checked(
+    start: Starter, user_target: Target, place: int, step: int
+) -> None:
+    wrap = strace("-o", os.devnull, "-e", f"inject=prctl:error=EINVAL:when={place}")
+    assert end(start, user_target, wrap=wrap) == [("E", step, errno.EINVAL)]
+
+
+def test_a_jail_whose_user_namespace_is_not_passed_is_reported(
+    start: Starter, user_target: Target
+) -> None:
+    without = Target(user_target.number, user_target.jail_fd, user_target.image)
+    assert end(start, without) == [("E", 23, errno.EBADF)]
+
+
+@pytest.mark.parametrize("flags", [0, 4])
+def test_the_two_ways_into_a_user_namespace_end_alike(
+    start: Starter, user_target: Target, flags: int
+) -> None:
+    """FLAG_AT_ONCE: where a security module forbids what comes after the exec."""
+    parent = start(target=user_target, prepare=failing("setns", "EPERM", a1=NEWUSER * (flags > 0)))
+    pid = parent.armed(params(user_target.number, flags=flags))
+    assert os.path.samestat(
+        os.stat(f"/proc/{pid}/ns/user"), os.stat(f"/proc/{user_target.init}/ns/user")
+    )
+    os.kill(pid, signal.SIGKILL)
+    assert wait_child(pid) == ("signal", signal.SIGKILL)
 
 
 def test_ids_that_the_user_namespace_does_not_have_are_reported(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What stands in the jail at the end, as /proc shows it, and the way it got there."""
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -101,13 +102,24 @@ def test_it_takes_every_signal_as_the_kernel_does_by_default(probe: int) -> None
         assert (name, fields[name]) == (name, NONE)
 
 
+def _processes() -> Iterator[int]:
+    """Give every process that goes on while it is looked at."""
+    for name in os.listdir("/proc"):
+        with contextlib.suppress(ProcessLookupError):
+            if name.isdecimal() and os.getsid(int(name)) >= 0:
+                yield int(name)
+
+
 def test_it_is_our_child_and_alone_in_a_session_of_its_own(probe: int) -> None:
     fields = status(probe)
     assert (int(fields["PPid"]), fields["Threads"]) == (os.getpid(), "1")
     assert int(fields["Umask"], 8) == 0o077
     stat = Path(f"/proc/{probe}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     group, session, terminal = (int(word) for word in stat[2:5])
-    assert (group, session, terminal) == (probe, probe, 0)
+    assert (group, terminal) == (session, 0)
+    assert session not in (probe, os.getsid(0))
+    # Its leader, the helper, has ended: nobody else is in it.
+    assert [pid for pid in _processes() if os.getsid(pid) == session] == [probe]
 
 
 def test_it_cannot_be_dumped_or_looked_into(probe: int) -> None:
@@ -176,19 +188,24 @@ def test_its_image_can_be_changed_neither_while_it_lives_nor_after(
 
 HELPER_CALLS = """
 execve rt_sigprocmask rt_sigaction read close close_range setsid chdir umask prlimit64 keyctl
-prctl setgroups setns close prctl setresgid setresuid capset execveat prctl close prctl clone
-write exit_group
+prctl setgroups setns close prctl setresgid setresuid capset execveat prctl close read prctl
+clone write exit_group
 """.split()
-PROBE_CALLS = "setsid prctl prctl write close read close prctl rt_sigsuspend".split()
+LATER_CALLS = """
+execve rt_sigprocmask rt_sigaction read close close_range setsid chdir umask prlimit64 keyctl
+prctl setgroups setns close execveat prctl close read setns close prctl setresgid setresuid capset
+prctl clone write exit_group
+""".split()
+PROBE_CALLS = "prctl prctl write close read close rt_sigsuspend".split()
 LINE = re.compile(r"^(\d+) +(\w+)\((.*)$")
 
 
 def test_no_path_is_looked_up_after_the_jail_is_joined(
-    start: Starter, target: Target, tmp_path: Path
+    start: Starter, where: Target, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    parent = start(wrap=strace("-o", str(log)))
-    parent.send(params(target.number))
+    parent = start(target=where, wrap=strace("-o", str(log)))
+    parent.send(params(where.number))
     pid = parent.ready()
     parent.send(b"G")
     wait_asleep(pid)
@@ -200,7 +217,9 @@ def test_no_path_is_looked_up_after_the_jail_is_joined(
     ours = [(name, rest) for who, name, rest in calls if int(who) == parent.pid]
     probes = [(name, rest) for who, name, rest in calls if int(who) == pid]
     # The whole way, in full: a call that is new here was thought about.
-    assert [name for name, _ in groupby(name for name, _ in ours)] == HELPER_CALLS
+    later = where.user_fd is not None
+    whole = LATER_CALLS if later else HELPER_CALLS
+    assert [name for name, _ in groupby(name for name, _ in ours)] == whole
     assert [name for name, _ in probes] == PROBE_CALLS
     no_path = ("read", "write", "prctl")  # what they name in quotes is data
     paths = [(name, rest.split('"')[1]) for name, rest in ours + probes if '"' in rest]
@@ -215,3 +234,18 @@ def test_no_path_is_looked_up_after_the_jail_is_joined(
     (image,) = [rest for name, rest in ours if name == "execveat"]
     assert image.startswith(f'6, "", ["{TITLE}"], 0x')
     assert image.endswith("/* 0 vars */, AT_EMPTY_PATH) = 0")
+    # The user namespace comes last and alone, after the exec, by its own descriptor.
+    first, *second = [rest for name, rest in ours if name == "setns"]
+    assert first.startswith("5, ")
+    assert "CLONE_NEWUSER" not in first
+    assert [" ".join(rest.split()) for rest in second] == ["7, CLONE_NEWUSER) = 0"] * later
+    # Before the jail is joined, after the exec, and again when the ids are new.
+    undumpable = [n for n, (_, rest) in enumerate(ours) if "PR_SET_DUMPABLE" in rest]
+    places = [n for n, (name, _) in enumerate(ours) if name in ("setns", "execveat", "capset")]
+    order = sorted([(n, "0") for n in undumpable] + [(n, ours[n][0]) for n in places])
+    assert [what for _, what in order] == (
+        ["0", "setns", "execveat", "0", "setns", "capset", "0"]
+        if later
+        else ["0", "setns", "capset", "execveat", "0"]
+    )
+    assert all("SUID_DUMP_DISABLE) = 0" in ours[n][1] for n in undumpable)

@@ -38,7 +38,7 @@ def test_the_steps() -> None:
     steps = enumerators("STEP")
     assert len(steps) == HEADER.count("STEP_")
     assert {f"STEP_{name.upper()}": number for number, name in base.STEPS.items()} == steps
-    assert sorted(steps.values()) == list(range(1, 23))
+    assert sorted(steps.values()) == list(range(1, 24))
 
 
 def test_the_descriptors() -> None:
@@ -51,6 +51,7 @@ def test_the_descriptors() -> None:
             "FD_GO": 4,
             "FD_JAIL": 5,
             "FD_IMAGE": 6,
+            "FD_USERNS": 7,
         }
     )
 

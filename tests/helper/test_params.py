@@ -31,7 +31,7 @@ def expected(record: bytes) -> str:
         len(label) == length <= 1000
         and kind in (0, 1, 2)
         and (kind == 0) is (label == b"")
-        and flags in (0, 2)
+        and flags in (0, 2, 4, 6)
         and TOO_BIG not in (uid, gid)
     )
     return f"{flags} {target} {uid} {gid} {kind} {label.hex()}." if good else "no"
@@ -104,7 +104,7 @@ def records(draw: st.DrawFn) -> bytes:
     label = draw(st.binary(max_size=60) | st.sampled_from([b"", b"x" * 1000, b"x" * 1001]))
     record = bytearray(
         pack_params(
-            flags=draw(st.integers(0, 4) | U32),
+            flags=draw(st.integers(0, 8) | U32),
             target=draw(U32),
             uid=draw(U32),
             gid=draw(U32),
@@ -164,7 +164,7 @@ WAYS = [
     pack_params(flags=0, target=1, uid=0, gid=0, label_kind=0, label=b"x"),
     pack_params(flags=0, target=1, uid=0, gid=0, label_kind=1),
     pack_params(flags=1, target=1, uid=0, gid=0),
-    pack_params(flags=4, target=1, uid=0, gid=0),
+    pack_params(flags=8, target=1, uid=0, gid=0),
     pack_params(flags=0, target=1, uid=TOO_BIG, gid=0),
     pack_params(flags=0, target=1, uid=0, gid=TOO_BIG),
 ]

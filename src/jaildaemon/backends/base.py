@@ -28,8 +28,8 @@ RECORD_PID, RECORD_READY, RECORD_ERROR = b"PRE"
 PARAMS_HEAD = struct.Struct("<IIIIIHH")
 PARAMS_MAGIC = 0x3150444A
 LABEL_MAX = 1000
-FD_STATUS, FD_GO, FD_JAIL, FD_IMAGE = 3, 4, 5, 6
-FLAG_KEEP_GROUPS = 2
+FD_STATUS, FD_GO, FD_JAIL, FD_IMAGE, FD_USERNS = 3, 4, 5, 6, 7
+FLAG_KEEP_GROUPS, FLAG_AT_ONCE = 2, 4
 LABEL_NONE, LABEL_APPARMOR, LABEL_SELINUX = 0, 1, 2
 STEPS = {
     1: "params",
@@ -54,6 +54,7 @@ STEPS = {
     20: "name",
     21: "sandbox",
     22: "untrace",
+    23: "userns",
 }
 
 EVERY_SIGNAL = signal.valid_signals()
@@ -61,23 +62,21 @@ EVERY_SIGNAL = signal.valid_signals()
 LONGEST_WAIT = 86400.0
 """A longer wait is made in pieces: epoll_wait(2) takes 2**31 - 1 ms, 24.8 days."""
 ARMING_SECONDS = 5.0
-"""How long a helper may take.  It makes some 100 system calls; a machine that
-needs longer is better asked again later."""
+"""How long a helper may take: a machine that is slower is better asked again later."""
 
 
 def pack_params(
     *, flags: int, target: int, uid: int, gid: int, label_kind: int = 0, label: bytes = b""
 ) -> bytes:
     """Return the parameter record of helper.h."""
-    head = PARAMS_HEAD.pack(PARAMS_MAGIC, flags, target, uid, gid, label_kind, len(label))
-    return head + label
+    return PARAMS_HEAD.pack(PARAMS_MAGIC, flags, target, uid, gid, label_kind, len(label)) + label
 
 
 def reserve_helper_descriptors() -> None:
-    """Occupy 3 to 6 for good: what is moved there for the helper never lies there already."""
-    while (fd := os.open(os.devnull, os.O_RDONLY)) < FD_IMAGE:
+    """Occupy 3 to 7 for good: what is moved there for the helper never lies there already."""
+    while (fd := os.open(os.devnull, os.O_RDONLY)) < FD_USERNS:
         continue
-    if fd > FD_IMAGE:
+    if fd > FD_USERNS:
         os.close(fd)
 
 
@@ -181,6 +180,10 @@ class OursToo(Refused):
     """A process is in the namespaces of the daemon itself, so in no jail."""
 
 
+class Again(ArmingError):
+    """The try failed, and the backend knows another way: try again at once."""
+
+
 class JailLost(ArmingError):
     """The jail ended, or is no longer the same."""
 
@@ -267,6 +270,7 @@ class Backend(abc.ABC):
     """One kernel's jails and probes."""
 
     watcher: Watcher
+    tell: Callable[[str], None] = staticmethod(lambda _: None)  # what no rule can be told
     signals: ClassVar[dict[str, int]]
     """The numbers of the signals that a rule may have."""
     state_directory: ClassVar[str]
@@ -330,8 +334,12 @@ class Backend(abc.ABC):
         """Start the helper; OSError where it cannot be started."""
 
     @abc.abstractmethod
-    def probe_reported(self, jail: Jail, untrusted_pid: int) -> int:
-        """Check a pid that came up the status pipe; returns it, or ArmingError."""
+    def probe_reported(self, jail: Jail, untrusted_pid: int, helper: int) -> int:
+        """Check a pid that came up the status pipe of `helper`; returns it, or ArmingError."""
+
+    def held_up(self, jail: Jail, helper: int) -> ArmingError | None:  # noqa: ARG002
+        """Say what in the jail holds the helper up, if anything; another try gets by it."""
+        return None
 
     @abc.abstractmethod
     def verify(self, jail: Jail, pid: int) -> None:
@@ -342,11 +350,14 @@ class Backend(abc.ABC):
         """Say what a helper's failed step means, and what can be done."""
 
     @abc.abstractmethod
-    def strays(self, jail: Jail) -> list[int]:
-        """Return children of ours in `jail` that nobody watches (Linux: a dead helper's).
+    def strays(self, helper: int) -> list[int]:
+        """Kill, and return to be reaped, what came of this helper and nobody watches (Linux)."""
 
-        Never those in another jail: there they may be a probe just being armed.
-        """
+    def over(self, helper: int) -> None:  # noqa: B027 - FreeBSD has no strays
+        """Take note that the arming of this helper is over: what else came of it is a stray."""
+
+    def reap_orphans(self) -> None:  # noqa: B027 - most have none
+        """Reap children that others left to us, where we are PID 1 of a PID namespace (Linux)."""
 
     @abc.abstractmethod
     def first_limits(self, *, room: bool = False) -> AbstractContextManager[None]:

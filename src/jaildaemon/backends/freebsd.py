@@ -134,7 +134,7 @@ class FreeBSDBackend(Backend):
             os.close(their_go)
         return Spawned(pid, pid, status_fd, go_fd)
 
-    def probe_reported(self, jail: Jail, untrusted_pid: int) -> int:  # noqa: ARG002 - none is right
+    def probe_reported(self, jail: Jail, untrusted_pid: int, helper: int) -> int:  # noqa: ARG002 - none is right
         """Refuse: the helper is the probe, and reports no pid."""
         raise ArmingError("attach", jail.name, "the helper reported a pid, and has none to report")
 
@@ -179,7 +179,7 @@ class FreeBSDBackend(Backend):
                 return ArmingError("attach", jail.name, why, "restart the daemon")
         return ArmingError("attach", jail.name, why)
 
-    def strays(self, jail: Jail) -> list[int]:  # noqa: ARG002 - whatever jail
+    def strays(self, helper: int) -> list[int]:  # noqa: ARG002 - whatever helper
         """Return none: the helper is the probe, so its pid is known from the start."""
         return []
 

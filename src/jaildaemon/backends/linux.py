@@ -23,8 +23,10 @@ from jaildaemon.backends.base import (
     FD_IMAGE,
     FD_JAIL,
     FD_STATUS,
+    FD_USERNS,
     FLAG_KEEP_GROUPS,
     LABEL_NONE,
+    Again,
     ArmingError,
     Backend,
     Jail,
@@ -32,24 +34,33 @@ from jaildaemon.backends.base import (
     OursToo,
     Peer,
     Spawned,
-    pack_params,
     reserve_helper_descriptors,
 )
-from jaildaemon.errors import JaildaemonError, NoSuchJail, NotPermitted, Refused
+from jaildaemon.errors import JaildaemonError, NoSuchJail, NotPermitted
 
 assert sys.platform == "linux"
 
-from jaildaemon.backends.linux_image import sealed_image, unusable
+from jaildaemon.backends.linux_entry import (
+    Way,
+    explained,
+    stands_where_its_init_does,
+    way_into,
+)
+from jaildaemon.backends.linux_image import JailImage, read_image, seal, unusable
 from jaildaemon.backends.linux_jail import (
     LinuxJail,
     Namespace,
     find_init,
     is_init,
     label_of,
+    living_thread,
     namespace,
+    namespaces,
+    readable,
     start_time,
     status,
 )
+from jaildaemon.backends.linux_strays import Strays
 from jaildaemon.backends.linux_watcher import LinuxWatcher
 
 PIPE_ENDS = 2
@@ -72,13 +83,18 @@ class LinuxBackend(Backend):
     def __init__(self, helper: Path) -> None:
         reserve_helper_descriptors()
         self.watcher = LinuxWatcher()
+        self._strays = Strays(self.watcher, self._tell)
         try:
-            self._image = sealed_image(helper)
+            self._program = read_image(helper)
+            # Stage 1 runs from it, and no jail ever sees it: the daemon waits for its exec.
+            self._image = seal(self._program)
         except OSError as error:
             raise unusable("helper", helper, error) from error
-        self._own_space = namespace("self", "pid")
+        self._ours = namespaces("self")
+        self._own_space = self._ours["pid"]
         self._jails: WeakValueDictionary[Namespace, LinuxJail] = WeakValueDictionary()
         """The handles in use: who asks for a container again need not read it all again."""
+        self._images: WeakValueDictionary[Namespace, JailImage] = WeakValueDictionary()
         denied = Path("/proc/self/setgroups").read_text(encoding="ascii").strip() == "deny"
         self._flags = FLAG_KEEP_GROUPS if denied else 0
         # A pidfd a probe: the usual 1,024 would be too few.
@@ -104,6 +120,9 @@ class LinuxBackend(Backend):
         except (FileNotFoundError, ProcessLookupError) as error:
             raise NoSuchJail("attach", text, "the process has ended", PID_HINT) from error
         except PermissionError as error:
+            # A process that is ending refuses it too, before its pidfd tells of the end.
+            if readable(member) or living_thread(pid) is None:
+                raise NoSuchJail("attach", text, "the process has ended", PID_HINT) from error
             why = f"its namespaces cannot be read: {error.strerror}"
             raise NotPermitted("attach", text, why, "the daemon must be root") from error
         finally:
@@ -130,12 +149,21 @@ class LinuxBackend(Backend):
             # Again, now that the pidfd holds it: the number may have been reused.
             if namespace(init, "pid") != space or not is_init(init):
                 raise NoSuchJail("attach", str(pid), "the container has ended")
-            jail = LinuxJail(init, pidfd, space)
+            jail = LinuxJail(init, pidfd, space, self._image_of(space))
         except BaseException:
             os.close(pidfd)
             raise
         self._jails[space] = jail
         return jail
+
+    def _tell(self, text: str) -> None:
+        self.tell(text)
+
+    def _image_of(self, space: Namespace) -> JailImage:
+        image = self._images.get(space)
+        if image is None:
+            image = self._images[space] = JailImage(self._program)
+        return image
 
     def boot_id(self) -> str:
         """Return /proc/sys/kernel/random/boot_id (random(4))."""
@@ -170,12 +198,12 @@ class LinuxBackend(Backend):
                 self.watcher.unwatch_fd(fd)
                 os.close(fd)
 
-        def readable() -> None:
+        def at_end() -> None:
             if not told:
                 stop()
                 ended()
 
-        self.watcher.watch_fd(fd, readable)
+        self.watcher.watch_fd(fd, at_end)
         return stop
 
     def find_run(self, run: str, pid: int | None) -> int | None:
@@ -202,29 +230,9 @@ class LinuxBackend(Backend):
         status_fd, their_status = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         their_go, go_fd = os.pipe()
         try:
-            label_kind, label = jail.label()
-            params = pack_params(
-                flags=self._flags,
-                target=jail.join,
-                uid=uid,
-                gid=gid,
-                label_kind=label_kind,
-                label=label,
-            )
-            os.write(go_fd, params)
-            pid = os.posix_spawn(
-                # /proc/self is the child's own by then, and the image the sealed one.
-                f"/proc/self/fd/{self._image}",
-                ["jailprobe", title],
-                {},
-                file_actions=[
-                    (os.POSIX_SPAWN_DUP2, their_status, FD_STATUS),
-                    (os.POSIX_SPAWN_DUP2, their_go, FD_GO),
-                    (os.POSIX_SPAWN_DUP2, jail.pidfd, FD_JAIL),
-                    (os.POSIX_SPAWN_DUP2, self._image, FD_IMAGE),
-                ],
-                setsigmask=EVERY_SIGNAL,
-            )
+            with way_into(jail, self._ours) as way:
+                os.write(go_fd, way.params(jail, self._flags, uid, gid))
+                pid = self._start(jail, way, title, their_status, their_go)
         except BaseException:
             os.close(status_fd)
             os.close(go_fd)
@@ -232,10 +240,28 @@ class LinuxBackend(Backend):
         finally:
             os.close(their_status)
             os.close(their_go)
+        self._strays.begin(pid)
         return Spawned(pid, None, status_fd, go_fd)
 
-    def probe_reported(self, jail: Jail, untrusted_pid: int) -> int:
-        """Accept a pid only if it is a child of ours that nobody watches yet."""
+    def _start(self, jail: LinuxJail, way: Way, title: str, status: int, go: int) -> int:
+        user = [] if way.user_fd is None else [(os.POSIX_SPAWN_DUP2, way.user_fd, FD_USERNS)]
+        return os.posix_spawn(
+            # /proc/self is the child's own by then, and the image the sealed one.
+            f"/proc/self/fd/{self._image}",
+            ["jailprobe", title],
+            {},
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, status, FD_STATUS),
+                (os.POSIX_SPAWN_DUP2, go, FD_GO),
+                (os.POSIX_SPAWN_DUP2, way.jail_fd, FD_JAIL),
+                (os.POSIX_SPAWN_DUP2, jail.image.fd(), FD_IMAGE),
+                *user,
+            ],
+            setsigmask=EVERY_SIGNAL,
+        )
+
+    def probe_reported(self, jail: Jail, untrusted_pid: int, helper: int) -> int:
+        """Accept a pid only if it is a child of ours that nobody watches, and came of `helper`."""
         if not 0 < untrusted_pid <= MAX_PID or self.watcher.watches(untrusted_pid):
             raise ArmingError("attach", jail.name, "the helper reported a pid that is not its own")
         try:
@@ -243,7 +269,24 @@ class LinuxBackend(Backend):
         except ChildProcessError:
             why = "the helper reported a process that is not ours"
             raise ArmingError("attach", jail.name, why) from None
+        if not self._strays.belongs(untrusted_pid, helper):
+            raise ArmingError("attach", jail.name, "the helper reported another helper's probe")
         return untrusted_pid
+
+    def held_up(self, jail: Jail, helper: int) -> ArmingError | None:
+        """Look whether stage 1 sleeps: all it can wait for is the exec of the jail's image.
+
+        Then somebody in the jail has a lease on it (fcntl(2), F_SETLEASE).
+        """
+        assert isinstance(jail, LinuxJail)
+        try:
+            asleep = status(helper, "State")[0].startswith("S")
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        if not asleep:
+            return None
+        jail.image.renew()
+        return Again("attach", jail.name, "something in the container holds the probe's image")
 
     def adopt(self, jail: Jail, pid: int) -> None:
         """Do nothing: nothing is kept of a jail's probes."""
@@ -251,11 +294,17 @@ class LinuxBackend(Backend):
     def verify(self, jail: Jail, pid: int) -> None:
         """Check that the probe is in the living jail's PID namespace and carries its label."""
         assert isinstance(jail, LinuxJail)
+        # An unreaped child keeps its pid, so this is its own entry.
+        placed = namespace(pid, "pid") == jail.space
+        settled = stands_where_its_init_does(jail, pid, self._ours)
+        # After what was read of the init by its number.
         if not jail.alive():
             raise JailLost("attach", jail.name, "the container has ended")
-        # An unreaped child keeps its pid, so this is its own entry.
-        if namespace(pid, "pid") != jail.space:
+        if not placed:
             raise ArmingError("attach", jail.name, "the probe is not in the container")
+        if not settled:
+            why = "the container's namespaces became others meanwhile"
+            raise ArmingError("attach", jail.name, why, "ask again when the container has started")
         kind, label = jail.label()
         if kind != LABEL_NONE and label_of(pid) != (kind, label):
             why = "the container's LSM label became another meanwhile"
@@ -263,38 +312,24 @@ class LinuxBackend(Backend):
 
     def explain(self, jail: Jail, step: str, error: int) -> JaildaemonError:
         """Say what a failed step of helper_linux.c means."""
-        why = f"step {step} of the helper failed: {os.strerror(error)}"
-        match step, error:
-            case ("enter", errno.ESRCH) | ("clone", errno.ENOMEM):
-                return JailLost("attach", jail.name, "the container has ended")
-            case (("enter" | "caps" | "groups" | "deathsig"), errno.EPERM):
-                return NotPermitted("attach", jail.name, why, "the daemon must be root")
-            case (("uid" | "gid"), errno.EINVAL):
-                why = f"the container's user namespace has no such {step}"
-                return Refused("attach", jail.name, why, "see /proc/PID/uid_map and gid_map")
-            # exec: the limit of a user is looked at only then (execve(2), EAGAIN).
-            case (("clone" | "exec"), errno.EAGAIN):
-                hint = "a limit on processes is reached: pids.max, ulimit -u or kernel.pid_max"
-                return ArmingError("attach", jail.name, why, hint)
-            case "label", _:
-                hint = "the container's LSM label must be one that the daemon may change to"
-                return ArmingError("attach", jail.name, why, hint)
-        return ArmingError("attach", jail.name, why)
-
-    def strays(self, jail: Jail) -> list[int]:
-        """Return unwatched children: a probe whose stage 2 died before it could report it.
-
-        Of this jail only: otherwise a jail whose arming fails, which its root
-        can bring about, would kill the probes that are being armed in others.
-        """
         assert isinstance(jail, LinuxJail)
-        path = f"/proc/self/task/{os.getpid()}/children"
-        try:
-            pids = [int(pid) for pid in Path(path).read_text(encoding="ascii").split()]
-        except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
-            return []
-        unwatched = [pid for pid in pids if not self.watcher.watches(pid)]
-        return [pid for pid in unwatched if namespace(pid, "pid") == jail.space]
+        return explained(jail, step, error)
+
+    def strays(self, helper: int) -> list[int]:
+        """Kill and return what came of this helper and nobody watches.
+
+        Nobody else's: otherwise an arming that fails, which a jail's root can
+        bring about, would kill the probes that are being armed for other rules.
+        """
+        return self._strays.of(helper)
+
+    def over(self, helper: int) -> None:
+        """Look soon for what else came of it."""
+        self._strays.over(helper)
+
+    def reap_orphans(self) -> None:
+        """Reap what is left to us as PID 1."""
+        self._strays.reap_orphans()
 
     @contextlib.contextmanager
     def first_limits(self, *, room: bool = False) -> Iterator[None]:

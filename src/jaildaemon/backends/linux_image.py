@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Programs of ours on Linux: each read once from a file that only root can change, and sealed."""
+"""Programs of ours on Linux: each read once from a file that only root can change, and sealed.
+
+Stage 1 of the helper runs from an image that no jail ever sees, and each jail's probes from
+one of the jail's own: whoever may trace there reaches the inode, and no other jail shares it.
+"""
 
 import errno
 import fcntl
@@ -18,6 +22,8 @@ MFD_EXEC = 0x10  # linux/memfd.h, 6.3 and later
 F_ADD_SEALS = 1033  # linux/fcntl.h
 ALL_SEALS = 0x2F  # SEAL, SHRINK, GROW, WRITE, EXEC (EXEC: 6.3)
 OLD_SEALS = 0x0F
+NOBODYS = 2**32 - 2
+"""The last id there is; who owns an inode may take a lease on it (fcntl(2), F_SETLEASE)."""
 
 
 def unnamed_file(directory: Path) -> int:
@@ -26,7 +32,7 @@ def unnamed_file(directory: Path) -> int:
     return os.memfd_create("jaildaemon", os.MFD_CLOEXEC)
 
 
-def sealed(name: str, image: bytes, mode: int) -> int:
+def sealed(name: str, image: bytes, mode: int, owner: int | None = None) -> int:
     """Return a memfd with `image` in it, which nobody can change (memfd_create(2)); OSError."""
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
@@ -35,24 +41,53 @@ def sealed(name: str, image: bytes, mode: int) -> int:
         if error.errno != errno.EINVAL:
             raise
         fd = os.memfd_create(name, flags)
-    os.write(fd, image)
-    os.fchmod(fd, mode)
+    try:
+        os.write(fd, image)
+        if owner is not None:
+            _give(fd, owner)
+        os.fchmod(fd, mode)
+        _add_seals(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _give(fd: int, owner: int) -> None:
+    try:
+        os.fchown(fd, owner, owner)
+    except OSError as error:
+        # EINVAL: our own user namespace has no such id, so nobody in it is that one.
+        if error.errno != errno.EINVAL:
+            raise
+
+
+def _add_seals(fd: int) -> None:
     try:
         fcntl.fcntl(fd, F_ADD_SEALS, ALL_SEALS)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
         fcntl.fcntl(fd, F_ADD_SEALS, OLD_SEALS)
-    return fd
 
 
-def sealed_image(path: Path) -> int:
+def read_image(path: Path) -> bytes:
+    """Read the helper; Refused where anybody but root could change it."""
+    return _read("helper", path)
+
+
+def seal(image: bytes) -> int:
     """Return a memfd with the helper in it, which nobody can change or read.
 
     CVE-2019-5736: a jail's root can open the file behind /proc/PID/exe.  Mode
     0111 also makes what runs from it non-dumpable (fs/exec.c, would_dump).
     """
-    return sealed("jailprobe", _read("helper", path), 0o111)
+    return sealed("jailprobe", image, 0o111, NOBODYS)
+
+
+def sealed_image(path: Path) -> int:
+    """Return a memfd with the helper of `path` in it."""
+    return seal(read_image(path))
 
 
 def _read(name: str, path: Path) -> bytes:
@@ -100,3 +135,39 @@ def unusable(name: str, path: Path, error: OSError) -> Refused:
     noexec = "sysctl vm.memfd_noexec=2 forbids what the helper needs; set it to 1 or 0"
     hint = noexec if error.errno == errno.EACCES else "build it with make, or install it again"
     return Refused("start", str(path), why, hint)
+
+
+class JailImage:
+    """What the probes of one jail run from; shared by all handles of that jail."""
+
+    def __init__(self, image: bytes) -> None:
+        self._image, self._fd, self._handles = image, -1, 0
+        self.at_once = False
+        """Whether its user namespace must be joined before the exec: a security module says so."""
+
+    def hold(self) -> "JailImage":
+        """Count one more handle."""
+        self._handles += 1
+        return self
+
+    def release(self) -> None:
+        """Count one handle less; without any there is nothing to keep."""
+        self._handles -= 1
+        if self._handles == 0:
+            self.renew()
+
+    def fd(self) -> int:
+        """Return its descriptor, made when first asked for."""
+        if self._fd < 0:
+            self._fd = seal(self._image)
+        return self._fd
+
+    def renew(self) -> None:
+        """Take a fresh one for the next probe: somebody in the jail has reached the inode.
+
+        They opened it to write, took a lease on it, changed its mode.  The probes that
+        stand keep theirs.
+        """
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

@@ -24,6 +24,8 @@ from jaildaemon.errors import NoSuchJail, Refused
 
 assert sys.platform == "linux"
 
+from jaildaemon.backends.linux_image import JailImage
+
 # linux/sched.h.  The user namespace must be left out where it is the same one:
 # joining it again is an error (user_namespaces(7)).
 NAMESPACES = {
@@ -37,6 +39,7 @@ NAMESPACES = {
     "time": 0x00000080,
 }
 Namespace = tuple[int, int]
+PF_EXITING = 0x4  # linux/sched.h
 
 APPARMOR = Path("/sys/module/apparmor/parameters/enabled")
 
@@ -53,6 +56,31 @@ def namespace(pid: int | str, kind: str) -> Namespace | None:
     return found.st_dev, found.st_ino
 
 
+def namespaces(path: int | str) -> dict[str, Namespace | None]:
+    """Return all of them, of a process or of PID/task/TID."""
+    return {kind: namespace(path, kind) for kind in NAMESPACES}
+
+
+def living_thread(pid: int) -> int | None:
+    """Return a thread of `pid` that has not begun to exit: its first, if that lives.
+
+    The first may have ended while others go on: then it has no namespaces any more.
+    """
+    try:
+        threads = sorted(int(name) for name in os.listdir(f"/proc/{pid}/task"))
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    for thread in threads:
+        try:
+            with open(f"/proc/{pid}/task/{thread}/stat", "rb") as file:
+                flags = int(file.read().rpartition(b")")[2].split()[6])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if not flags & PF_EXITING:
+            return thread
+    return None
+
+
 def readable(fd: int) -> bool:
     """Say whether `fd` can be read now; of a pidfd, whether the process has ended (poll(2))."""
     poll = select.poll()
@@ -67,7 +95,7 @@ def start_time(pid: int) -> int:
         return int(file.read().rpartition(b")")[2].split()[19])
 
 
-def status(pid: int, *fields: str) -> list[str]:
+def status(pid: int | str, *fields: str) -> list[str]:
     """Return fields of /proc/PID/status, "" for one that is missing."""
     found = dict.fromkeys(fields, "")
     with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
@@ -113,27 +141,24 @@ def find_init(pid: int, space: Namespace) -> int | None:
 class LinuxJail(Jail):
     """A container, by the pidfd of its init."""
 
-    def __init__(self, pid: int, pidfd: int, space: Namespace) -> None:
+    def __init__(self, pid: int, pidfd: int, space: Namespace, image: JailImage) -> None:
         self.number, self.name = pid, str(pid)
         self.pidfd, self.space = pidfd, space
         self.start = start_time(pid)
         # The start time has the grain of a clock tick, in which a number may come back.
         # A pidfd's inode (6.9, pidfs) never does; before, it is the same for all.
         self.key = f"{pid}@{self.start}.{os.fstat(pidfd).st_ino}"
-        self.join = 0
-        for kind, flag in NAMESPACES.items():
-            theirs = namespace(pid, kind)
-            if theirs is not None and theirs != namespace("self", kind):
-                self.join |= flag
         # Read after the pidfd was opened: if the init is alive now, what was
         # read was its, not that of a later process with the same number.
         if not self.alive():
             raise NoSuchJail("attach", self.name, "the container has ended")
+        self.image = image.hold()
 
     def twin(self) -> "LinuxJail":
         """Return another handle of the same container, without reading it all again."""
         twin = copy.copy(self)
         twin.pidfd = os.dup(self.pidfd)
+        self.image.hold()
         return twin
 
     def alive(self) -> bool:
@@ -169,9 +194,10 @@ class LinuxJail(Jail):
         return None if self.alive() else "the container has ended"
 
     def close(self) -> None:
-        """Close the pidfd."""
+        """Close the pidfd, and the image if no other handle needs it."""
         os.close(self.pidfd)
         self.pidfd = -1
+        self.image.release()
 
 
 def cgroups_of(pid: int) -> dict[str, str]:

@@ -12,6 +12,7 @@ from jaildaemon.backends.base import (
     RECORD_PID,
     RECORD_READY,
     STEPS,
+    Again,
     ArmingError,
     Backend,
     Death,
@@ -23,6 +24,13 @@ from jaildaemon.errors import JaildaemonError, NotPermitted
 
 _ATTACH = "attach"
 RETRY_SECONDS = 1.0
+LOOK_SECONDS = 0.25
+"""So often an arming that is not done is looked at.  It takes some milliseconds."""
+HELD_SECONDS = 1.0
+"""When the helper has said nothing for so long, it is asked what holds it up."""
+MOST_TRIES = 3
+MOST_STRAYS = 64
+"""So many are reaped at once: each takes a descriptor until it is."""
 _KILLED = "the probe was killed while arming"
 
 
@@ -42,12 +50,15 @@ class Probe:
         "_death",
         "_error",
         "_go_fd",
+        "_helper",
         "_jail",
+        "_looks",
         "_owner",
         "_ready",
         "_settled",
-        "_spawned",
         "_status_fd",
+        "_tries",
+        "_wish",
         "pid",
     )
 
@@ -57,17 +68,26 @@ class Probe:
         self._buffer = b""
         self._alive: set[int] = set()
         self._death: Death | None = None
-        self._spawned = self._ready = self._armed = self._settled = False
+        self._ready = self._armed = self._settled = False
         self._status_fd = self._go_fd = -1
         self._deadline: int | None = None
+        self._helper: int | None = None
+        self._looks = self._tries = 0
+        self._wish = ("", 0, 0)
         self.pid: int | None = None
 
     def arm(self, title: str, uid: int, gid: int) -> None:
         """Start arming.  The owner hears of it later, never within this call."""
         if self._error is not None:
             return  # withdrawn before its turn came
+        self._wish = (title, uid, gid)
+        self._try()
+
+    def _try(self) -> None:
+        self._tries += 1
+        self._looks = 0
         try:
-            spawned = self._backend.spawn(self._jail, title, uid, gid)
+            spawned = self._backend.spawn(self._jail, *self._wish)
         except OSError as error:
             why = f"the helper cannot be started: {error.strerror}"
             self.fail(ArmingError(_ATTACH, self._jail.name, why))
@@ -75,7 +95,7 @@ class Probe:
         except JaildaemonError as error:
             self.fail(error)
             return
-        self._spawned = True
+        self._helper = spawned.helper_pid
         self._status_fd, self._go_fd = spawned.status_fd, spawned.go_fd
         self.pid = spawned.probe_pid
         self._watch(spawned.helper_pid)
@@ -85,7 +105,7 @@ class Probe:
             why = f"the helper cannot be listened to: {error.strerror}"
             self.fail(ArmingError(_ATTACH, self._jail.name, why))
             return
-        self._deadline = self._backend.watcher.call_in(ARMING_SECONDS, self._too_late)
+        self._deadline = self._backend.watcher.call_in(LOOK_SECONDS, self._look)
 
     @property
     def armed(self) -> bool:
@@ -112,8 +132,9 @@ class Probe:
                 raise NotPermitted("fire", self._jail.name, why) from None
 
     def fail(self, error: JaildaemonError) -> None:
-        """End what there is, and keep the first reason."""
-        self._error = self._error or error
+        """End what there is, and keep the first reason; but a wish to try again is none."""
+        if self._error is None or isinstance(self._error, Again):
+            self._error = error
         self._close_pipes()
         for pid in self._alive:
             self._end(pid)
@@ -132,10 +153,26 @@ class Probe:
         except PermissionError:
             self._backend.watcher.call_in(RETRY_SECONDS, lambda: self._end(pid))
 
-    def _too_late(self) -> None:
+    def _look(self) -> None:
+        """Look at an arming that is not done."""
         self._deadline = None
-        why = f"the helper was not done after {ARMING_SECONDS:.0f} s"
-        self.fail(ArmingError(_ATTACH, self._jail.name, why))
+        self._looks += 1
+        seconds = self._looks * LOOK_SECONDS
+        assert self._helper is not None
+        if seconds >= ARMING_SECONDS:
+            why = f"the helper was not done after {ARMING_SECONDS:.0f} s"
+            self.fail(ArmingError(_ATTACH, self._jail.name, why))
+            return
+        held = None
+        if self.pid is None and not self._ready and seconds >= HELD_SECONDS:
+            held = self._backend.held_up(self._jail, self._helper)
+        elif self.pid is not None and self._backend.strays(self._helper):
+            # Before it is ready, a probe is alone.
+            held = ArmingError(_ATTACH, self._jail.name, "somebody in the jail makes it clone")
+        if held is not None:
+            self.fail(held)
+        else:
+            self._deadline = self._backend.watcher.call_in(LOOK_SECONDS, self._look)
 
     def _watch(self, pid: int) -> None:
         self._alive.add(pid)
@@ -168,7 +205,8 @@ class Probe:
 
     def _take_record(self, kind: int, step: int, _zero: int, value: int) -> None:
         if kind == RECORD_PID and self.pid is None:
-            self.pid = self._backend.probe_reported(self._jail, value)
+            assert self._helper is not None
+            self.pid = self._backend.probe_reported(self._jail, value, self._helper)
             self._watch(self.pid)
         elif kind == RECORD_READY and not self._ready:
             # The probe may be faster than its parent, which reports the pid.
@@ -186,6 +224,8 @@ class Probe:
             raise ArmingError(_ATTACH, self._jail.name, _KILLED) from None
         self._armed = True
         self._close_pipes()
+        assert self._helper is not None
+        self._backend.over(self._helper)
         self._owner.armed()
 
     def _close_pipes(self) -> None:
@@ -215,18 +255,24 @@ class Probe:
             return
         if self._error is None:
             return
-        if self.pid is None and self._spawned:
+        if self._helper is not None:
             try:
-                strays = self._backend.strays(self._jail)
+                strays = self._backend.strays(self._helper)
             except OSError:
                 # A probe may be left that nobody knows: no other try before that is seen.
                 self._backend.watcher.call_in(RETRY_SECONDS, self._settle)
                 return
-            for stray in strays:
+            for stray in strays[:MOST_STRAYS]:
                 self._watch(stray)
                 self._end(stray)
             if self._alive:
                 return
+            self._backend.over(self._helper)
+            self._helper = None
+        if isinstance(self._error, Again) and self._tries < MOST_TRIES:
+            self._error, self._buffer, self.pid, self._ready = None, b"", None, False
+            self._try()
+            return
         self._settled = True
         with contextlib.suppress(OSError):  # it cannot be asked now: the next try will
             if not self._jail.alive():

@@ -37,6 +37,7 @@ class Hub:
         self, backend: Backend, state: Path, log: Logger, *, engines: bool = False
     ) -> None:
         self.backend, self.log = backend, log
+        backend.tell = log
         self.started = now()
         self.journal = Journal(state, log, now)
         self.fleet = Fleet(f"{int(self.started.wall * 1000):x}-{os.getpid()}")
