@@ -145,7 +145,7 @@ class Past:
             del self.runs[name]
             rule = self.rules[run.rule]
             rule.refused += op == "refused"
-            rule.last_end = self.s if op == "end" else rule.last_end
+            rule.last_end = self.s if op in ("end", "interrupted") else rule.last_end
             self.write(self.record(op, rule=run.rule, run=name))
             self.forget(run.rule)
 

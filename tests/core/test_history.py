@@ -254,7 +254,7 @@ def test_a_number_of_another_type_is_none(number: str) -> None:
     trigger = f'{{"kind":"trigger","rule":"t1","run":"r1","t":{number},"s":{number}}}'
     pid = f'{{"kind":"pid","rule":"t1","run":"r1","pid":{number}}}'
     history = replayed([BOOT, RULE, decode(trigger.encode()), decode(pid.encode())])
-    assert history.rules["t1"].runs == {"r1": OpenRun("r1", 0.0, 0.0, pid=0)}
+    assert history.rules["t1"].runs == {"r1": OpenRun("r1", 0.0, 0.0)}
     # So old that it is not run.
     assert may_replay(history.rules["t1"].runs["r1"], 2_000_000_000.0, 700.0)
 

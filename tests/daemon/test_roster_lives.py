@@ -125,6 +125,42 @@ def test_after_a_reboot_it_is_there_again_and_what_was_held_is_held(lives: Lives
     assert hub.fleet.members["gong"].reason == "asked for"
 
 
+@pytest.mark.parametrize(
+    ("policy", "state"),
+    [
+        (Policy(Respawn.AFTER, limit=Limit(1, 3600.0)), "limited"),
+        (Policy(Respawn.AFTER, cooldown=3600.0), "cooling"),
+        (Policy(Respawn.AFTER, cooldown=0.001), "armed"),
+    ],
+    ids=["limit", "cooldown", "over"],
+)
+@pytest.mark.parametrize("ended", [True, False], ids=["ended", "rang into the reboot"])
+def test_limit_and_cooldown_outlive_the_host(
+    lives: Lives, policy: Policy, state: str, *, ended: bool
+) -> None:
+    lives.backend.begin_jail("web")
+    open_run(lives.live(rule(policy=policy)), "trigger", "start", *["end"] * ended)
+    for boot in ("another", "a third"):
+        lives.backend.the_boot = boot
+        lives.backend.begin_jail("web")
+        hub = lives.live(rule(policy=policy))
+        lives.backend.watcher.pass_time(0.01)
+        assert lives.states() == {"bell": state}
+        member = hub.fleet.members["bell"]
+        assert (member.triggers, member.last_trigger is None) == (1, False)
+    assert hub.fleet.members["bell"].wait(hub.now()) <= 3600.0
+
+
+def test_a_new_limit_counts_anew_after_a_reboot_too(lives: Lives) -> None:
+    lives.backend.begin_jail("web")
+    once = rule(policy=Policy(Respawn.AFTER, limit=Limit(1, 3600.0)))
+    open_run(lives.live(once), "trigger", "start", "end")
+    lives.backend.the_boot = "another"
+    lives.backend.begin_jail("web")
+    lives.live(rule(policy=Policy(Respawn.AFTER, limit=Limit(1, 60.0))))
+    assert lives.states() == {"bell": "armed"}
+
+
 def test_an_edit_while_the_daemon_was_away_is_no_release(lives: Lives) -> None:
     for name in ("web", "db"):
         lives.backend.begin_jail(name)

@@ -8,8 +8,8 @@ Reading and writing the file is daemon/journal.py's.
 Every record has kind, t (seconds since the epoch) and s (seconds since the
 boot).  Beyond those, by kind:
 
-  boot       boot (the system's boot id); last_id and breaks where a new
-             journal was begun
+  boot       boot (the system's boot id); last_id, breaks and began (when that
+             boot began, by the wall clock) where a new journal was begun
   break      rule (its breaker key), began: the host did not survive its run
   rule       rule, jail, identity, title, command, policy, and source where it
              is in a file; and where a new journal was begun: state, all that had
@@ -24,21 +24,24 @@ boot).  Beyond those, by kind:
              (reason: who fired it on the host)
   pid        run, pid            end        rule, run, exit_status or signal, ...
   refused, expired, interrupted  rule, run, reason
+             (boot: in which boot that was seen, where it is not the run's own)
   output     rule, run, output_tail
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from jaildaemon.core import breaker, ranges
-from jaildaemon.core.limits import MAX_COUNT, Latest, parse_limit
+from jaildaemon.core.limits import MAX_COUNT, MAX_SECONDS, Latest, parse_limit
 from jaildaemon.core.ranges import number
 
 Record = dict[str, object]
 
 REPLAY_SECONDS = 600.0
 """A trigger that waited longer than this is not run any more: nobody expects it."""
+MAX_BEGAN = 1e11
+"""Of a boot, since the epoch: three thousand years."""
 MAX_ID_SIZE = 12
 """Of a transient rule's id: a longer one is none of ours."""
 
@@ -129,6 +132,19 @@ class KnownRule:
         self.triggers, self.refused = before.triggers, before.refused
         self.held, self.runs = before.held, before.runs
 
+    def after_reboot(self, shift: float, now: float) -> "KnownRule":
+        """Return it as the next boot finds it: its jail and its runs are gone, its times are not.
+
+        `shift` turns a time of the old boot's clock into one of the new one's.
+        """
+        anew = KnownRule({**self.record, "identity": {}}, Latest(self.times.count), held=self.held)
+        anew.times.extend(_carried(self.times, shift, now))
+        if self.last_end is not None:
+            anew.last_end = next(_carried([self.last_end], shift, now), None)
+        anew.triggers, anew.refused = self.triggers, self.refused
+        anew.last_trigger = self.last_trigger
+        return anew
+
 
 class History:
     """What a journal says, read record by record."""
@@ -142,6 +158,8 @@ class History:
         self._boot_record: Record = {}
         self._unstarted: dict[str, OpenRun] = {}
         """Triggers whose start has not been read."""
+        self._began = 0.0
+        """When this boot began, by the wall clock as the latest record has it."""
         self._policies: dict[str, object] = {}
 
     def read(self, record: Record) -> None:
@@ -161,6 +179,17 @@ class History:
             known.spent = False
         elif rule in self.rules:
             self._of_rule(str(kind), rule, record)
+        self._note_clock(str(kind), record)
+
+    def _note_clock(self, kind: str, record: Record) -> None:
+        # A new journal repeats old records, and these kinds are also what the next boot
+        # says of the one before.
+        if "state" in record or kind in ("break", "expired", "interrupted"):
+            return
+        if "t" in record and "s" in record:
+            self._began = _beginning(record)
+        if kind == "boot" and "began" in record:
+            self._began = number(record["began"])
 
     def skip(self) -> None:
         """Pass over a line that is no record.  It may have been the start of any open run."""
@@ -174,15 +203,16 @@ class History:
             raise BadRecord("a boot without its id")
         if boot != self.boot:
             # Nothing that lived in another boot lives now, and its clock is another.
-            # What was held is held: it must not be a reboot that releases it.
-            held = [k for k in self.rules.values() if k.lasting and k.held is not None]
-            self.boot, self.rules = boot, {}
+            # A rule in a file is there still: a reboot is no way round its hold, its
+            # limit or its cooldown.
+            now, shift = number(record.get("s")), self._began - _beginning(record)
+            self.rules = {
+                rule: known.after_reboot(shift, now)
+                for rule, known in self.rules.items()
+                if known.lasting and not known.gone
+            }
+            self.boot = boot
             self._unstarted.clear()
-            for known in held:
-                if not known.gone:
-                    said = {**known.record, "identity": {}}
-                    anew = KnownRule(said, Latest(known.times.count), held=known.held)
-                    self.rules[str(said["rule"])] = anew
         self._boot_record = record
         self.last_id = max(self.last_id, int(number(record.get("last_id"))))
         breaks = record.get("breaks")
@@ -238,12 +268,15 @@ class History:
             known.runs[run].started = True
             self._unstarted.pop(run, None)
         elif kind == "pid" and run in known.runs:
-            known.runs[run].pid = int(number(record.get("pid")))
+            known.runs[run].pid = _positive(record.get("pid"))
         elif kind in ("end", "refused", "expired", "interrupted"):
-            was_open = known.runs.pop(run, None) is not None
+            ended = known.runs.pop(run, None)
             self._unstarted.pop(run, None)
-            if was_open and kind == "end":
-                known.last_end = seconds
+            if ended is not None and (kind == "end" or (kind == "interrupted" and ended.started)):
+                # What the host did not survive ended by the clock of the next boot.
+                in_next = "boot" in record
+                last_end = number(record.get("t")) - self._began if in_next else seconds
+                known.last_end = min(max(-ranges.MAX_STEADY, last_end), ranges.MAX_STEADY)
             known.refused += kind == "refused"
             if known.gone and not known.runs:
                 del self.rules[rule]
@@ -256,7 +289,12 @@ class History:
 
     def snapshot(self) -> list[Record]:
         """Return records that say the same in as few lines, for a new journal."""
-        boot: Record = {**self._boot_record, "last_id": self.last_id, "breaks": self.breaks}
+        boot: Record = {
+            **self._boot_record,
+            "last_id": self.last_id,
+            "breaks": self.breaks,
+            "began": self._began,
+        }
         found = [boot] if self._boot_record else []
         found += [{**known.record, "state": _state(known)} for known in self.rules.values()]
         return found
@@ -295,15 +333,31 @@ def _take_state(known: KnownRule, state: Record) -> None:
     known.spent = state.get("spent") is True
     for run in _list(state.get("runs")):
         if isinstance(run, dict) and run.get("run"):
-            pid, name = run.get("pid"), str(run["run"])
+            name = str(run["run"])
             known.runs[name] = OpenRun(
                 name,
                 number(run.get("t")),
                 number(run.get("s")),
                 # Whatever else it says than that it was not started: it is not started again.
                 run.get("started") is not False,
-                None if pid is None else int(number(pid)),
+                _positive(run.get("pid")),
             )
+
+
+def _beginning(record: Record) -> float:
+    """Return when the boot of a record began, by the wall clock as the record has it."""
+    return min(max(0.0, number(record.get("t")) - number(record.get("s"))), MAX_BEGAN)
+
+
+def _carried(times: Iterable[float], shift: float, now: float) -> Iterator[float]:
+    """Give times of the boot before by this boot's clock; those that can still matter.
+
+    A clock that was set back makes one lie ahead: it counts as now, so that no rule
+    is closed for longer than its window.
+    """
+    for time in times:
+        if time + shift > now - MAX_SECONDS:
+            yield min(time + shift, now)
 
 
 def _counted(record: Record) -> int:
@@ -314,6 +368,10 @@ def _counted(record: Record) -> int:
     except (ValueError, TypeError, KeyError):
         return MAX_COUNT  # the rule cannot be used, which is for others to say
     return limit.count if limit else 0
+
+
+def _positive(value: object) -> int | None:
+    return int(number(value)) or None
 
 
 def _list(value: object) -> list[object]:

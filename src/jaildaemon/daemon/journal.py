@@ -2,7 +2,7 @@
 """The journal's file: read once at the start, then appended to, a write a decision.
 
 No fsync: what was written survives the daemon's death, not the host's, and
-across boots nothing is replayed.
+across boots no trigger is replayed.
 """
 
 import contextlib

@@ -30,7 +30,7 @@ def recover(hub: Hub, probes: dict[str, int], children: list[int]) -> None:
     if rebooted:
         for known in list(history.rules.values()):
             for run in list(known.runs.values()):
-                _close_run(hub, known, run, "the host has rebooted")
+                _close_run(hub, known, run, "the host has rebooted", boot)
                 if run.started:
                     _note_break(hub, known, run)
         journal.sync()
@@ -61,7 +61,7 @@ def subject(record: Mapping[str, object]) -> Known:
     return Known(str(record["rule"]), str(record.get("jail", "")), title)
 
 
-def _close_run(hub: Hub, known: KnownRule, run: OpenRun, why: str) -> None:
+def _close_run(hub: Hub, known: KnownRule, run: OpenRun, why: str, boot: str | None = None) -> None:
     kind = "interrupted" if run.started else "expired"
     rule = str(known.record["rule"])
     about = subject(known.record)
@@ -69,7 +69,7 @@ def _close_run(hub: Hub, known: KnownRule, run: OpenRun, why: str) -> None:
         hub.log.warning(f"run {run.run} {kind}: {why}", rule=about, run=run.run)
     else:
         hub.log.info(f"run {run.run} {kind}: {why}", rule=about, run=run.run)
-    hub.journal.keep(hub.journal.record(kind, rule=rule, run=run.run, reason=why))
+    hub.journal.keep(hub.journal.record(kind, rule=rule, run=run.run, reason=why, boot=boot))
 
 
 def _note_break(hub: Hub, known: KnownRule, run: OpenRun) -> None:
