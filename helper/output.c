@@ -16,6 +16,10 @@
  * A token alone asks how far we are, and is answered FULL.  What was written to a
  * pipe before it was sent has been kept by then, as the pipes are read first.
  *
+ * A jail that holds a command's output may write byte by byte for as long as it
+ * likes.  So there is a limit to how often we read: what is written meanwhile is
+ * read at once, and the writer has the pipe's 64 KiB.
+ *
  * The file: eight bytes, little endian, how much was read in all; then a ring.
  */
 #include <sys/types.h>
@@ -26,6 +30,7 @@
 #include <signal.h>
 #include <stdint.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define RING 65536
@@ -35,6 +40,9 @@
 #define TAKEN 'T'
 #define FULL 'F'
 #define ENDED 'E'
+#define SECOND 1000000000LL
+#define PERIOD (SECOND / 1000) /* of a read, on average: 64 MB/s at most */
+#define BURST (SECOND / 4)     /* reads at once when nothing was read for long: 250 */
 
 struct output {
 	unsigned char token[TOKEN];
@@ -162,6 +170,27 @@ read_one(nfds_t i)
 	polled[1 + i] = polled[1 + pipes];
 }
 
+/* Wait until what was read is not more than may be read by now. */
+static void
+pace(nfds_t reads)
+{
+	static long long due; /* when the next read would be on time */
+	struct timespec t;
+	long long now;
+
+	if (clock_gettime(CLOCK_MONOTONIC, &t) != 0)
+		return;
+	now = t.tv_sec * SECOND + t.tv_nsec;
+	if (due < now - BURST)
+		due = now - BURST;
+	due += (long long)reads * PERIOD;
+	if (due <= now)
+		return;
+	t.tv_sec = (time_t)((due - now) / SECOND);
+	t.tv_nsec = (long)((due - now) % SECOND);
+	(void)nanosleep(&t, NULL);
+}
+
 int
 main(void)
 {
@@ -173,14 +202,19 @@ main(void)
 	polled[0].fd = STDIN_FILENO;
 	polled[0].events = POLLIN;
 	while (polled[0].fd >= 0 || pipes > 0) {
+		nfds_t reads = 0;
+
 		if (poll(polled, 1 + pipes, -1) < 0)
 			continue;
 		/* Backwards: what takes an ended one's place was looked at. */
 		for (nfds_t i = pipes; i-- > 0;)
-			if (polled[1 + i].revents != 0)
+			if (polled[1 + i].revents != 0) {
 				read_one(i);
+				reads++;
+			}
 		if (polled[0].fd >= 0 && polled[0].revents != 0)
 			take();
+		pace(reads);
 	}
 	return 0;
 }

@@ -286,10 +286,25 @@ class FakeBackend(Backend):
         self._begins.append(begun)
         return lambda: self._begins.remove(begun)
 
-    def find_run(self, run: str, pid: int | None) -> int | None:
+    def start_time(self, pid: int) -> int:
+        """Return its pid again: none is used twice here."""
+        if pid not in {**self.processes, **self.strangers}:
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+        return pid
+
+    def find_run(
+        self, run: str, pid: int | None, *, uid: int | None, start_time: int | None = None
+    ) -> int | None:
         """Look for it among all processes of the host."""
+        if pid is not None and start_time is not None:
+            process = {**self.processes, **self.strangers}.get(pid)
+            lives = process is not None and process.death is None
+            return pid if lives and pid == start_time else None
         for process in [*self.processes.values(), *self.strangers.values()]:
             on_host = process.jail is None and process.death is None and process.leader
+            ours = os.geteuid() if process.owner is None else process.owner
+            if ours != uid:
+                continue
             if on_host and process.run == run and pid in (None, process.pid):
                 return process.pid
         return None

@@ -26,6 +26,8 @@ class FakeProcess:
     pending: list[int] = field(default_factory=list)
     death: Death | None = None
     run: str | None = None
+    owner: int | None = None
+    """Whose it is; of a stranger, ours if nobody says otherwise."""
     """Its JAILDAEMON_RUN."""
     leader: bool = False
     """Whether it leads a session."""

@@ -129,6 +129,7 @@ def test_a_jail_is_unsettled_when_it_has_ended(world: World) -> None:
 
 # --- a run --------------------------------------------------------------------------
 
+ROOT = os.geteuid()
 LIFE = f"life{os.getpid()}"
 """Not of these tests as another tree runs them at the same time."""
 
@@ -136,11 +137,11 @@ LIFE = f"life{os.getpid()}"
 def test_a_run_is_found_by_its_id_with_its_pid_and_without(world: World) -> None:
     pids = [world.stranger(f"{LIFE}.1"), world.stranger(f"{LIFE}.10")]
     for run, pid in ((f"{LIFE}.1", pids[0]), (f"{LIFE}.10", pids[1])):
-        assert world.backend.find_run(run, None) == pid
-        assert world.backend.find_run(run, pid) == pid
+        assert world.backend.find_run(run, None, uid=ROOT) == pid
+        assert world.backend.find_run(run, pid, uid=ROOT) == pid
     # What is not this run: the id is another, or the pid is another's by now.
     for run, of in ((f"{LIFE}.2", None), (LIFE, None), ("", None), (f"{LIFE}.1", pids[1])):
-        assert world.backend.find_run(run, of) is None
+        assert world.backend.find_run(run, of, uid=ROOT) is None
     for pid in pids:
         world.end_stranger(pid)
 
@@ -149,22 +150,22 @@ def test_each_of_many_runs_is_found(world: World) -> None:
     """Of one process in forty FreeBSD 15.1 shows the beginning of the environment only."""
     for number in range(64):
         pid = world.stranger(f"{LIFE}.many{number}")
-        assert world.backend.find_run(f"{LIFE}.many{number}", pid) == pid
+        assert world.backend.find_run(f"{LIFE}.many{number}", pid, uid=ROOT) == pid
         world.end_stranger(pid)
 
 
 def test_what_is_no_session_leader_is_a_child_of_the_run_not_the_run(world: World) -> None:
     pid = world.stranger(f"{LIFE}.2", leader=False)
-    assert world.backend.find_run(f"{LIFE}.2", None) is None
-    assert world.backend.find_run(f"{LIFE}.2", pid) is None
+    assert world.backend.find_run(f"{LIFE}.2", None, uid=ROOT) is None
+    assert world.backend.find_run(f"{LIFE}.2", pid, uid=ROOT) is None
     world.end_stranger(pid)
 
 
 def test_what_looks_like_a_run_in_a_jail_is_none(world: World) -> None:
     jail = world.inhabited_jail()
     pid = world.forger(jail, f"{LIFE}.5")
-    assert world.backend.find_run(f"{LIFE}.5", None) is None
-    assert world.backend.find_run(f"{LIFE}.5", pid) is None
+    assert world.backend.find_run(f"{LIFE}.5", None, uid=ROOT) is None
+    assert world.backend.find_run(f"{LIFE}.5", pid, uid=ROOT) is None
     world.end_stranger(pid)
 
 
@@ -174,15 +175,55 @@ def test_a_run_that_has_ended_is_not_found(world: World) -> None:
     world.backend.watcher.watch_other(pid, told.append)
     world.end_stranger(pid)
     world.run_until(lambda: bool(told))
-    assert world.backend.find_run(f"{LIFE}.3", None) is None
-    assert world.backend.find_run(f"{LIFE}.3", pid) is None
+    assert world.backend.find_run(f"{LIFE}.3", None, uid=ROOT) is None
+    assert world.backend.find_run(f"{LIFE}.3", pid, uid=ROOT) is None
 
 
 def test_a_process_without_any_run_is_none(world: World) -> None:
     pid = world.stranger(None)
-    assert world.backend.find_run(f"{LIFE}.4", pid) is None
-    assert world.backend.find_run(f"{LIFE}.4", os.getpid()) is None
-    assert world.backend.find_run(f"{LIFE}.4", 2**22 + 1) is None
+    assert world.backend.find_run(f"{LIFE}.4", pid, uid=ROOT) is None
+    assert world.backend.find_run(f"{LIFE}.4", os.getpid(), uid=ROOT) is None
+    assert world.backend.find_run(f"{LIFE}.4", 2**22 + 1, uid=ROOT) is None
+    world.end_stranger(pid)
+
+
+def test_a_run_is_proven_by_its_pid_and_when_it_was_started_whatever_its_environment(
+    world: World,
+) -> None:
+    find = world.backend.find_run
+    pid = world.stranger(None)  # a command that has made its environment anew
+    began = world.backend.start_time(pid)
+    assert world.backend.start_time(pid) == began > 0
+    assert find(f"{LIFE}.6", pid, uid=ROOT) is None
+    assert find(f"{LIFE}.6", pid, uid=ROOT, start_time=began) == pid
+    assert find(f"{LIFE}.6", pid, uid=1234, start_time=began) == pid
+    for other in (began + 1, began - 1, 1):
+        assert find(f"{LIFE}.6", pid, uid=ROOT, start_time=other) is None
+    assert find(f"{LIFE}.6", 2**22 + 1, uid=ROOT, start_time=began) is None
+    world.end_stranger(pid)
+
+
+def test_what_has_the_number_of_a_run_and_its_name_but_was_started_later_is_none(
+    world: World,
+) -> None:
+    pid = world.stranger(f"{LIFE}.7")
+    later = world.backend.start_time(pid) - 1
+    assert world.backend.find_run(f"{LIFE}.7", pid, uid=ROOT, start_time=later) is None
+    world.end_stranger(pid)
+
+
+@pytest.mark.skipif(ROOT != 0, reason="cannot: only root may be somebody else")
+@pytest.mark.parametrize("uids", [(1234, 1234, 1234), (1234, 0, 0), (0, 1234, 1234)], ids=str)
+def test_what_another_user_calls_a_run_is_none_nor_what_changed_its_user(
+    world: World, uids: tuple[int, int, int]
+) -> None:
+    """The naive way, by the environment alone, took any of them for root's run."""
+    pid = world.stranger(f"{LIFE}.8", uids=uids)
+    for of in (None, pid):
+        assert world.backend.find_run(f"{LIFE}.8", of, uid=0) is None
+    # It may be a run of that user's, of a command with run_as.
+    found = world.backend.find_run(f"{LIFE}.8", pid, uid=1234)
+    assert found == (pid if {*uids} == {1234} else None)
     world.end_stranger(pid)
 
 

@@ -21,7 +21,15 @@ from tests.contract.fake import FakeBackend
 LONGEST_SECONDS = 60.0
 """A failure's bound, never a wait."""
 
+Uids = tuple[int, int, int]
+"""Real, effective and saved."""
+OURS: Uids = (os.geteuid(), os.geteuid(), os.geteuid())
+
 SILENT = Path(__file__).parent / "silent_helper.c"
+
+
+def _owner(uids: Uids) -> int:
+    return uids[0] if len({*uids}) == 1 else -1
 
 
 class Owner(ProbeOwner):
@@ -85,7 +93,7 @@ class World(abc.ABC):
         """Let it end like this, and return when it is a zombie."""
 
     @abc.abstractmethod
-    def stranger(self, run: str | None = None, *, leader: bool = True) -> int:
+    def stranger(self, run: str | None = None, *, leader: bool = True, uids: Uids = OURS) -> int:
         """Start a process that is not our child, with JAILDAEMON_RUN in its environment."""
 
     @abc.abstractmethod
@@ -164,9 +172,9 @@ class FakeWorld(World):
         """End it."""
         self.backend.end(self.backend.processes[pid], death)
 
-    def stranger(self, run: str | None = None, *, leader: bool = True) -> int:
+    def stranger(self, run: str | None = None, *, leader: bool = True, uids: Uids = OURS) -> int:
         """Add a process to the others."""
-        return self.backend.add_stranger(run=run, leader=leader).pid
+        return self.backend.add_stranger(run=run, leader=leader, owner=_owner(uids)).pid
 
     def forger(self, jail: str, run: str) -> int:
         """Add a process to the others, in a jail."""
@@ -241,11 +249,11 @@ class RealWorld(World):
         os.close(self._children.pop(pid))
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
-    def stranger(self, run: str | None = None, *, leader: bool = True) -> int:
+    def stranger(self, run: str | None = None, *, leader: bool = True, uids: Uids = OURS) -> int:
         """Start a shell."""
-        return self._start([], run, leader=leader)
+        return self._start([], run, leader=leader, uids=uids)
 
-    def _start(self, way: list[str], run: str | None, *, leader: bool) -> int:
+    def _start(self, way: list[str], run: str | None, *, leader: bool, uids: Uids = OURS) -> int:
         """Fork twice, so that it is init's; it lives until it reads the end of a pipe.
 
         `way` is the command that brings it elsewhere, and gives its words to the next.
@@ -260,8 +268,11 @@ class RealWorld(World):
                 os.write(told, f"{os.getpid()}".encode())
                 os.dup2(their_end, 0)
                 os.dup2(told, 1)
+                os.setresuid(*uids)
                 values = {} if run is None else {"RUN": run, "JID": "1", "JAIL": "j", "RULE": "t1"}
-                command = [*way, "sh", "-c", "echo; read x"]
+                # A shell that is to keep two users apart must be told so.
+                words = ["-pc"] if len({*uids}) > 1 else ["-c"]
+                command = [*way, "sh", *words, "echo; read x"]
                 os.execvpe(command[0], command, environment("/root", values))
             os._exit(0)
         os.close(told)

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from jaildaemon.backends.base import Peer
+from jaildaemon.core.config import Configuration
 from jaildaemon.daemon import inquiry
 from jaildaemon.daemon import journal as journal_module
 from jaildaemon.daemon.journal import Journal
@@ -278,6 +280,13 @@ def test_status_warns_of_what_an_administrator_should_look_at(
         "3 runs wait for a place",
         "t1: the limit of 1/1h is reached",
         "t1: its title rings others of its jail too",
+    ]
+    # A reader of the socket's group sees that there is such a rule, and no command.
+    server.hub.roster.take(Configuration(readers="staff"))
+    server.backend.the_peer = Peer(os.geteuid() + 1, os.getpid(), None)
+    assert server.connect().ask("Status")["parameters"]["warnings"][2:4] == [
+        "REBOOT: taken for a loop, and refused for 60 min",
+        "a rule without a title: taken for a loop, and refused for 60 min",
     ]
     monkeypatch.setattr(server.hub.journal, "_unwritten", [])
     breaks.clear()

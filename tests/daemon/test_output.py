@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """helper/output.c and who hands outputs to it, with this system's real event loop."""
 
+import fcntl
 import os
 import resource
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +31,9 @@ if sys.platform == "linux":
     from jaildaemon.backends.linux_watcher import LinuxWatcher as SystemWatcher
 else:
     from jaildaemon.backends.freebsd_watcher import FreeBSDWatcher as SystemWatcher
+
+O_DIRECT = 0o40000
+"""Of Linux, pipe(2)."""
 
 
 class Place:
@@ -282,3 +287,27 @@ def test_a_token_without_descriptors_is_answered() -> None:
     assert ours.recv(16) == b"12345678" + bytes([FULL])
     ours.close()
     assert reader.wait() == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="cannot: only Linux counts a process's reads")
+def test_who_writes_byte_by_byte_for_ever_is_read_at_a_pace(place: Place) -> None:
+    """A jail may hold a command's output; each of its bytes was one more read."""
+    output, write_fd = place.output("bytes")
+    place.readers.take(output)
+    place.until(lambda: output.has_reader)
+    (pid,) = place.watcher.children()
+
+    def reads() -> int:
+        words = Path(f"/proc/{pid}/io").read_text(encoding="ascii").split()
+        return int(words[words.index("syscr:") + 1])
+
+    # So each write is a read of its own, which else depends on who is faster.
+    fcntl.fcntl(write_fd, fcntl.F_SETFL, O_DIRECT)
+    before, began = reads(), time.monotonic()
+    for _ in range(2000):
+        os.write(write_fd, b"x")
+    made, took = reads() - before, time.monotonic() - began
+    # 250 at once, one in a millisecond after that; the machine may be as slow as it likes.
+    assert made <= 1000 * took + 300
+    place.end(write_fd)
+    assert read_of(place, output) == b"x" * 2000

@@ -31,31 +31,11 @@ LABEL_MAX = 1000
 FD_STATUS, FD_GO, FD_JAIL, FD_IMAGE, FD_USERNS = 3, 4, 5, 6, 7
 FLAG_KEEP_GROUPS, FLAG_AT_ONCE = 2, 4
 LABEL_NONE, LABEL_APPARMOR, LABEL_SELINUX = 0, 1, 2
-STEPS = {
-    1: "params",
-    2: "signals",
-    3: "close",
-    4: "chdir",
-    5: "session",
-    6: "rlimit",
-    7: "keyring",
-    8: "dumpable",
-    9: "label",
-    10: "groups",
-    11: "enter",
-    12: "caps",
-    13: "gid",
-    14: "uid",
-    15: "exec",
-    16: "nnp",
-    17: "seccomp",
-    18: "clone",
-    19: "deathsig",
-    20: "name",
-    21: "sandbox",
-    22: "untrace",
-    23: "userns",
-}
+_STEPS = """
+    params signals close chdir session rlimit keyring dumpable label groups enter caps gid uid
+    exec nnp seccomp clone deathsig name sandbox untrace userns
+"""
+STEPS = dict(enumerate(_STEPS.split(), 1))
 
 EVERY_SIGNAL = signal.valid_signals()
 """For the helper's mask: HUP is blocked from its first instruction on."""
@@ -319,10 +299,16 @@ class Backend(abc.ABC):
         return None
 
     @abc.abstractmethod
-    def find_run(self, run: str, pid: int | None) -> int | None:
-        """Return the pid of the shell that runs `run` (JAILDAEMON_RUN), if it still lives.
+    def start_time(self, pid: int) -> int:
+        """Return what with its pid names a process within a boot; OSError."""
 
-        Never a process in a jail.  With `pid`, it is that one or none.
+    @abc.abstractmethod
+    def find_run(
+        self, run: str, pid: int | None, *, uid: int | None, start_time: int | None = None
+    ) -> int | None:
+        """Return the pid of the shell that runs `run`, by `pid` and `start_time`, if it lives.
+
+        Without both: who has JAILDAEMON_RUN, leads a session, is `uid`'s and in no jail.
         """
 
     @abc.abstractmethod

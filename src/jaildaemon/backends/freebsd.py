@@ -94,15 +94,30 @@ class FreeBSDBackend(Backend):
             return lambda: self.watcher.cancel(handle)
         return lambda: self.watcher.unwatch_jail(jail.number, who)
 
-    def find_run(self, run: str, pid: int | None) -> int | None:
-        """Look for the session leader with JAILDAEMON_RUN in its environment (kern.proc.env).
+    def start_time(self, pid: int) -> int:
+        """Return ki_start in microseconds after the boot: so no set clock moves it."""
+        seconds, microseconds = start_since_boot(libc.process(pid))
+        return seconds * 1_000_000 + microseconds
+
+    def find_run(
+        self, run: str, pid: int | None, *, uid: int | None, start_time: int | None = None
+    ) -> int | None:
+        """Look for that very process, or for JAILDAEMON_RUN in environments (kern.proc.env).
 
         It is in no jail: whoever is in one may call itself a run.
         """
+        if pid is not None and start_time is not None:
+            try:
+                same = self.start_time(pid) == start_time
+                return pid if same and not libc.process(pid).zombie else None
+            except OSError:
+                return None
         wanted = f"JAILDAEMON_RUN={run}".encode()
         for candidate in [pid] if pid else [process.pid for process in libc.processes()]:
             try:
-                if libc.process(candidate).jid != 0:
+                process = libc.process(candidate)
+                # All three: a program that changes its user keeps its caller's environment.
+                if process.jid != 0 or set(process.uids) != {uid}:
                     continue
                 if wanted in libc.environment(candidate) and os.getsid(candidate) == candidate:
                     return candidate

@@ -153,18 +153,21 @@ class ProcessFacts(NamedTuple):
     """ki_start: moves when the clock is set."""
     zombie: bool
     jid: int
+    uids: tuple[int, int, int]
+    """Effective, real and saved."""
 
 
-KINFO = struct.Struct("=i 68x ii 256x qq 36x B 203x i 492x")
-"""At 0, 72, 336, 388 and 592 the fields that we need.  A jail may have thousands listed."""
+KINFO = struct.Struct("=i 68x ii 88x III 156x qq 36x B 203x i 492x")
+"""At 0, 72, 168, 336, 388 and 592 the fields that we need.  A jail may have thousands listed."""
 
 
 def _described(kinfo: "bytes | memoryview") -> Iterator[ProcessFacts]:
-    for size, pid, ppid, seconds, microseconds, state, jid in KINFO.iter_unpack(kinfo):
+    for size, pid, ppid, *uids, seconds, microseconds, state, jid in KINFO.iter_unpack(kinfo):
         if size != KINFO_SIZE:
             # Another layout: nothing of it can be trusted.
             raise OSError(f"struct kinfo_proc has {size} bytes, not {KINFO_SIZE}")
-        yield ProcessFacts(pid, ppid, (seconds, microseconds), state == SZOMB, jid)
+        start, owners = (seconds, microseconds), (uids[0], uids[1], uids[2])
+        yield ProcessFacts(pid, ppid, start, state == SZOMB, jid, owners)
 
 
 def process(pid: int) -> ProcessFacts:

@@ -60,6 +60,7 @@ from jaildaemon.backends.linux_jail import (
     start_time,
     status,
 )
+from jaildaemon.backends.linux_runs import find_run
 from jaildaemon.backends.linux_strays import Strays
 from jaildaemon.backends.linux_watcher import LinuxWatcher
 
@@ -206,23 +207,15 @@ class LinuxBackend(Backend):
         self.watcher.watch_fd(fd, at_end)
         return stop
 
-    def find_run(self, run: str, pid: int | None) -> int | None:
-        """Look for the session leader with JAILDAEMON_RUN in its environment (proc(5)).
+    def start_time(self, pid: int) -> int:
+        """Return field 22 of its stat (proc(5))."""
+        return start_time(pid)
 
-        It is in our own PID namespace: whoever is in a container may call itself a run.
-        """
-        wanted = f"JAILDAEMON_RUN={run}".encode()
-        pids = [pid] if pid else [int(name) for name in os.listdir("/proc") if name.isdecimal()]
-        for candidate in pids:
-            try:
-                if namespace(candidate, "pid") != self._own_space:
-                    continue
-                words = Path(f"/proc/{candidate}/environ").read_bytes().split(b"\0")
-                if wanted in words and os.getsid(candidate) == candidate:
-                    return candidate
-            except (FileNotFoundError, ProcessLookupError, PermissionError):
-                continue  # it ended between the listing and the look, or is none of ours
-        return None
+    def find_run(
+        self, run: str, pid: int | None, *, uid: int | None, start_time: int | None = None
+    ) -> int | None:
+        """Look for it in our own PID namespace."""
+        return find_run(run, pid, uid=uid, start_time=start_time)
 
     def spawn(self, jail: Jail, title: str, uid: int, gid: int) -> Spawned:
         """Start stage 1 of helper_linux.c, its parameters already in the pipe."""

@@ -88,11 +88,25 @@ def readable(fd: int) -> bool:
     return bool(poll.poll(0))
 
 
-def start_time(pid: int) -> int:
-    """Return when `pid` was started, in clock ticks since the boot (proc(5), stat, field 22)."""
+def _stat(pid: int) -> list[bytes]:
+    """Return the fields of /proc/PID/stat from the third on (proc(5))."""
     with open(f"/proc/{pid}/stat", "rb") as file:
         # The name, in parentheses, may hold anything; its end is the last ")".
-        return int(file.read().rpartition(b")")[2].split()[19])
+        return file.read().rpartition(b")")[2].split()
+
+
+def start_time(pid: int) -> int:
+    """Return when `pid` was started, in clock ticks since the boot (proc(5), stat, field 22)."""
+    return int(_stat(pid)[19])
+
+
+def is_process(pid: int, start: int) -> bool:
+    """Say whether `pid` is the very process that was started then, and has not ended."""
+    try:
+        found = _stat(pid)
+        return int(found[19]) == start and found[0] not in (b"Z", b"X")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def status(pid: int | str, *fields: str) -> list[str]:

@@ -22,7 +22,8 @@ boot).  Beyond those, by kind:
   hold       rule, reason        release    rule, reason
   trigger    rule, run           start      rule, run
              (reason: who fired it on the host)
-  pid        run, pid            end        rule, run, exit_status or signal, ...
+  pid        run, pid, start_time (Backend.start_time)
+  end        rule, run, exit_status or signal, ...
   refused, expired, interrupted  rule, run, reason
              (boot: in which boot that was seen, where it is not the run's own)
   output     rule, run, output_tail
@@ -87,6 +88,8 @@ class OpenRun:
     s: float
     started: bool = False
     pid: int | None = None
+    start_time: int | None = None
+    """Of that process: together they name it within a boot."""
 
 
 @dataclass(slots=True)
@@ -269,6 +272,7 @@ class History:
             self._unstarted.pop(run, None)
         elif kind == "pid" and run in known.runs:
             known.runs[run].pid = _positive(record.get("pid"))
+            known.runs[run].start_time = _positive(record.get("start_time"))
         elif kind in ("end", "refused", "expired", "interrupted"):
             ended = known.runs.pop(run, None)
             self._unstarted.pop(run, None)
@@ -312,7 +316,14 @@ def _state(known: KnownRule) -> Record:
         "gone": known.gone,
         "spent": known.spent,
         "runs": [
-            {"run": run.run, "t": run.t, "s": run.s, "started": run.started, "pid": run.pid}
+            {
+                "run": run.run,
+                "t": run.t,
+                "s": run.s,
+                "started": run.started,
+                "pid": run.pid,
+                "start_time": run.start_time,
+            }
             for run in known.runs.values()
         ],
     }
@@ -341,6 +352,7 @@ def _take_state(known: KnownRule, state: Record) -> None:
                 # Whatever else it says than that it was not started: it is not started again.
                 run.get("started") is not False,
                 _positive(run.get("pid")),
+                _positive(run.get("start_time")),
             )
 
 

@@ -28,6 +28,7 @@ _RECORD = {
     "began": _WALL,
     "last_id": (0, MAX_LAST_ID),
     "pid": (1, MAX_INT),
+    "start_time": _COUNTED,
     "exit_status": _INT,
     "signal": _INT,
     "duration_seconds": (0, MAX_STEADY),
@@ -39,7 +40,7 @@ _STATE = {
     "triggers": _COUNTED,
     "refused": _COUNTED,
 }
-_RUN = {name: _RECORD[name] for name in ("t", "s", "pid")}
+_RUN = {name: _RECORD[name] for name in ("t", "s", "pid", "start_time")}
 _RUN_ID = re.compile(r"[^/\0]{1,200}")
 """Part of a file's name and of a command's environment."""
 

@@ -30,6 +30,16 @@ def _account(name: str) -> pwd.struct_passwd:
     return pwd.getpwnam(name)
 
 
+def uid_of(name: str) -> int | None:
+    """Return the uid of a run_as; None where the host does not know it any more."""
+    if name == "root":
+        return os.geteuid()  # root's number is 0 everywhere but in a user namespace of another's
+    try:
+        return _account(name).pw_uid
+    except KeyError:
+        return None
+
+
 def check_user(name: str) -> None:
     """Refuse a run_as that the host does not know."""
     try:
@@ -72,6 +82,8 @@ class Command:
         account = _account(run_as)
         variables = environment(account.pw_dir, values)
         read_fd, write_fd = os.pipe()
+        # Who holds the other end may open it here, and read what we were told is there.
+        os.set_blocking(read_fd, False)
         try:
             if account.pw_uid == os.geteuid() and self._backend.spawns_sessions:
                 self.pid = self._spawn(command, variables, write_fd)

@@ -30,6 +30,12 @@ MAX_OVERLAPPING = 16
 READ_BYTES = 16384
 STREAM_BYTES = 65536
 """Of a long answer: what is made at a time, and no more before that has been taken."""
+STRANGERS, STRANGERS_SECONDS = 64, 0.1
+"""How many connections of who is not root are taken in how long.
+
+Each costs a look at who it is, and a jail that sees the socket may connect as fast as it
+can.  The rest waits in the kernel's queue, and root with them: for less than a second.
+"""
 COMPLAINTS, COMPLAINT_SECONDS = 5, 10.0
 """How many lines about bad clients the log takes in how long: it is read by people."""
 
@@ -249,6 +255,9 @@ class ControlServer:
         self._connections: set[Connection] = set()
         self._complaints = 0
         """In these COMPLAINT_SECONDS."""
+        self._strangers = 0
+        """In these STRANGERS_SECONDS."""
+        self._closed = False
         backend.watcher.watch_fd(listener.fileno(), self._accept)
 
     def complain(self, what: str) -> None:
@@ -270,6 +279,7 @@ class ControlServer:
 
     def close(self) -> None:
         """Accept nothing more, and end every connection."""
+        self._closed = True
         self.backend.watcher.unwatch_fd(self._listener.fileno())
         for connection in list(self._connections):
             connection.close()
@@ -291,6 +301,8 @@ class ControlServer:
         peer = self.backend.peer(sock.fileno())
         others = sum(c.peer.uid != 0 for c in self._connections)
         root = peer.uid == 0 and peer.outside is None
+        if not root:
+            self._count_stranger()
         full = len(self._connections) >= MAX_CLIENTS
         if full or (not root and others >= MAX_CLIENTS - ROOT_PLACES):
             self.complain(
@@ -309,8 +321,20 @@ class ControlServer:
             self.complain(f"denied uid {peer.uid} pid {peer.pid} at the socket: {peer.outside}")
             connection.refuse(peer.outside)
 
+    def _count_stranger(self) -> None:
+        self._strangers += 1
+        if self._strangers == 1:
+            self.backend.watcher.call_in(STRANGERS_SECONDS, self._count_anew)
+        elif self._strangers == STRANGERS:
+            self.backend.watcher.unwatch_fd(self._listener.fileno())
+
+    def _count_anew(self) -> None:
+        paused, self._strangers = self._strangers >= STRANGERS, 0
+        if paused:
+            self._resume()
+
     def _resume(self) -> None:
-        if self._listener.fileno() < 0:
+        if self._closed:
             return
         try:
             self.backend.watcher.watch_fd(self._listener.fileno(), self._accept)

@@ -195,8 +195,11 @@ def _is_known(hub: Hub, rule: str) -> bool:
     return True
 
 
-def warnings(hub: Hub) -> list[str]:
-    """Return what an administrator should look at, the gravest first."""
+def warnings(hub: Hub, *, commands: bool) -> list[str]:
+    """Return what an administrator should look at, the gravest first.
+
+    Without `commands` nothing is in it that only root may see.
+    """
     now, found = hub.now(), []
     if hub.journal.unwritten:
         found.append(f"the journal cannot be written: {hub.journal.unwritten} records wait")
@@ -211,7 +214,7 @@ def warnings(hub: Hub) -> list[str]:
         seconds = breaker.broken(hub.journal.history.breaks, key, now.wall)
         if seconds is not None:
             title, _, command = key.partition("\0")
-            what = shown(title or command)
+            what = shown(title or (command if commands else "a rule without a title"))
             found.append(f"{what}: taken for a loop, and refused for {seconds / 60:.0f} min")
     if hub.fleet.queued:
         found.append(f"{hub.fleet.queued} runs wait for a place")

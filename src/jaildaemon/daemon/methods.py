@@ -222,7 +222,7 @@ class Methods:
                 "queued": fleet.queued,
                 "triggers": fleet.triggers,
                 "refused": fleet.refused,
-                "warnings": warnings(self._hub),
+                "warnings": warnings(self._hub, commands=call.peer.uid == os.geteuid()),
             }
         )
 

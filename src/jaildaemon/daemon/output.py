@@ -99,7 +99,11 @@ class Output:
             self._backend.watcher.watch_fd(self.pipe_fd, self._drain)
 
     def _drain(self) -> None:
-        if not os.read(self.pipe_fd, RING_BYTES):
+        try:
+            data = os.read(self.pipe_fd, RING_BYTES)
+        except BlockingIOError:
+            return  # somebody who holds the other end has read it
+        if not data:
             self._close_pipe()
             self.ended()
 

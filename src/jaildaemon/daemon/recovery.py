@@ -15,6 +15,7 @@ from jaildaemon.core.journal import KnownRule, OpenRun, may_replay
 from jaildaemon.core.lifecycle import Phase
 from jaildaemon.core.rules import TRANSIENT, Respawn, Rule
 from jaildaemon.daemon import schema
+from jaildaemon.daemon.commands import uid_of
 from jaildaemon.daemon.hub import Hub
 from jaildaemon.daemon.logs import Known
 from jaildaemon.daemon.roster import CHANGED
@@ -196,7 +197,7 @@ class _Recovery:
             if run.started:
                 # After an exec it is our child still: one that has ended has its status.
                 child = run.pid in self._children
-                pid = run.pid if child else hub.backend.find_run(run.run, run.pid)
+                pid = run.pid if child else self._find(run)
                 if pid is None:
                     why = "the daemon died, and its command is not there any more"
                     _close_run(hub, self._known, run, why)
@@ -213,6 +214,13 @@ class _Recovery:
             else:
                 alive.append((run, None))
         return alive
+
+    def _find(self, run: OpenRun) -> int | None:
+        policy = self._known.record.get("policy")
+        user = str(policy.get("run_as", "root")) if isinstance(policy, dict) else "root"
+        return self._hub.backend.find_run(
+            run.run, run.pid, uid=uid_of(user), start_time=run.start_time
+        )
 
     def _restore_runs(
         self, member: Member, alive: list[tuple[OpenRun, int | None]], jail: Jail | None

@@ -161,7 +161,7 @@ class Runner:
             journal.learn(*records)  # only now: whoever rang waits for the start
         self._commands[run.id] = command
         self._watch_timeout(run, command)
-        self._keep(run, "pid", pid=command.pid)
+        self._keep(run, "pid", pid=command.pid, start_time=self._start_time(command.pid))
         self._readers.take(command.output)
         who = f"signal from jail {jail.name}"
         if run.by is not None:
@@ -169,6 +169,12 @@ class Runner:
         what = f"run {run.id} is pid {command.pid} as {rule.policy.run_as}"
         # Not the command itself: who may read the log is not to read what is in it.
         self._hub.log.notice(f"{who}; {what}", rule=rule, run=run.id)
+
+    def _start_time(self, pid: int) -> int | None:
+        try:
+            return self._hub.backend.start_time(pid)  # it is not reaped yet, if it has ended
+        except OSError:
+            return None  # then it is found by its environment
 
     def adopt(self, run: Run, pid: int, *, child: bool) -> None:
         """Take up a command that outlived the daemon that started it, or (`child`) its program."""

@@ -191,7 +191,7 @@ class Service:
             f"{fleet.running} running, {fleet.queued} queued, "
             f"{fleet.triggers} triggers, {fleet.refused} refused"
         )
-        for warning in warnings(self._hub):
+        for warning in warnings(self._hub, commands=True):
             self._log.warning(f"warning: {warning}")
 
 
