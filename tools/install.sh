@@ -80,9 +80,13 @@ mv "$new/pyvenv.cfg.new" "$new/pyvenv.cfg"
 # -I: no PYTHONPATH, no PYTHONHOME, nothing of the caller's directory or home.
 cat >"$new/bin/jaildaemon" <<EOT
 #!$lib/bin/python -I
+import _signal
 import sys
 
-from jaildaemon.cli.main import main
+if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+
+from jaildaemon.__main__ import main
 
 sys.exit(main())
 EOT

@@ -16,7 +16,7 @@ from unittest import mock
 
 from rich.console import Console
 
-from jaildaemon.cli import logview, views
+from jaildaemon.cli import logview, output, views
 
 PLACE = Path(__file__).resolve().parent.parent / "docs" / "pictures"
 WIDTH = 80
@@ -130,18 +130,24 @@ def drawn() -> dict[str, str]:
     found = {}
     for command in ("list", "log", "explain"):
         terminal = _terminal()
-        with mock.patch.object(views, "new_console", lambda shown=terminal: shown):
+        shown = io.StringIO()
+        with (
+            contextlib.redirect_stdout(shown),
+            mock.patch.object(output, "width", return_value=WIDTH),
+            mock.patch.object(output, "more", return_value="\u2026"),
+        ):
             words = {"list": "list", "log": "log SNAPSHOT", "explain": "explain web SNAPSHOT"}
-            terminal.print(f"# jaildaemon {words[command]}")
+            output.say(f"# jaildaemon {words[command]}")
             if command == "list":
                 views.rules({"rules": RULES}, NOW)
             elif command == "log":
                 lines = logview.Lines()
                 for one in ENTRIES:
                     for line in lines.of(one):
-                        terminal.print(line)
+                        output.say(line)
             else:
                 views.explain({"rules": [RULES[1]]}, by_proc=True)
+        terminal.print(shown.getvalue(), end="")
         svg = terminal.export_svg(title=f"jaildaemon {command}", unique_id=f"jaildaemon-{command}")
         # A picture loads nothing from elsewhere.
         svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)

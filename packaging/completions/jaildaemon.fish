@@ -84,6 +84,6 @@ complete -c jaildaemon -n '__fish_seen_subcommand_from doctor' -l json -d 'print
 complete -c jaildaemon -n __fish_use_subcommand -a metrics -d 'Write the counts for Prometheus'
 complete -c jaildaemon -n '__fish_seen_subcommand_from metrics' -s h -l help -d 'show this help message and exit'
 complete -c jaildaemon -n '__fish_seen_subcommand_from metrics' -s f -r -F -d 'the socket'
-complete -c jaildaemon -n '__fish_seen_subcommand_from metrics' -s o -r -F -d 'to this file, in one step'
+complete -c jaildaemon -n '__fish_seen_subcommand_from metrics' -s o -r -F -d 'to this file, in one step; - for standard output'
 complete -c jaildaemon -n __fish_use_subcommand -a demo -d 'Show it at work in a throwaway jail'
 complete -c jaildaemon -n '__fish_seen_subcommand_from demo' -s h -l help -d 'show this help message and exit'

@@ -9,7 +9,7 @@ EXIT_CODES = {
     0: "Done.",
     1: "Failed or refused.",
     2: "Wrong use of the command line.",
-    3: "No daemon answers at the socket.",
+    3: "No daemon answers at the socket, or not in time.",
     4: "No such jail or rule.",
     5: "Not permitted.",
     6: "check or doctor found something.",

@@ -4,7 +4,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jaildaemon.core import ranges, wire
@@ -94,6 +94,7 @@ NUMBERS = st.one_of(
 LINES = st.builds(record_line, st.sampled_from(KINDS), st.sampled_from(list(ENDS)), NUMBERS)
 
 
+@example(lines=[record_line("trigger", "t", "0"), record_line("pid", "t", "0")])
 @given(lines=st.lists(LINES, max_size=6))
 def test_whatever_numbers_a_journal_has_a_daemon_takes_it_up(lines: list[bytes]) -> None:
     history, entries = History(), Entries()

@@ -18,6 +18,7 @@ from typing import TypeGuard
 
 from jaildaemon.backends import freebsd_libc as libc
 from jaildaemon.backends.base import Jail, JailLost
+from jaildaemon.core.text import utf8
 from jaildaemon.errors import NoSuchJail, Refused
 
 assert sys.platform.startswith("freebsd")
@@ -150,7 +151,7 @@ class Jails:
             if jid == 0:
                 raise NoSuchJail("attach", text, "is the host itself, not a jail", JAIL_HINT)
         try:
-            size = len(os.fsencode(name))
+            size = len(utf8(name))
         except UnicodeEncodeError:
             size = libc.NAME_SIZE
         if not text or jid > JAIL_MAX or size >= libc.NAME_SIZE or "\0" in name:

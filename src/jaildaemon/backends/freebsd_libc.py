@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from jaildaemon.core.text import from_utf8, utf8
+
 assert sys.platform.startswith("freebsd")
 
 JAIL_USE_DESC = 0x10  # sys/jail.h, 15 and later
@@ -102,7 +104,7 @@ def jail_get(
         ids["lastjid"] = ctypes.c_int(after)
     texts = {
         # The key must end in a NUL at the end of its length: the buffer does.
-        "name": ctypes.create_string_buffer(os.fsencode(name), NAME_SIZE),
+        "name": ctypes.create_string_buffer(utf8(name), NAME_SIZE),
         "path": ctypes.create_string_buffer(PATH_SIZE),
         "errmsg": ctypes.create_string_buffer(ERRMSG_SIZE),
     }
@@ -120,8 +122,8 @@ def jail_get(
         raise OSError(error, message or os.strerror(error), "jail_get")
     return JailFacts(
         ids["jid"].value,
-        os.fsdecode(texts["name"].value),
-        os.fsdecode(texts["path"].value),
+        from_utf8(texts["name"].value),
+        from_utf8(texts["path"].value),
         bool(ids["persist"].value),
         ids["desc"].value if flags & JAIL_GET_DESC else -1,
         ids["parent"].value,

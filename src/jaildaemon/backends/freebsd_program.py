@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaildaemon.backends import trust
+from jaildaemon.core.text import utf8
 from jaildaemon.errors import Refused
 
 assert sys.platform.startswith("freebsd")
@@ -52,13 +53,14 @@ class Program:
         a fork of the daemon costs many times as much.  Where an upgrade has put another
         program there, or none, by fexecve(2); then a failure is an exit status of 127.
         """
+        words = [utf8(word) for word in argv]
         if self._in_place():
             return os.posix_spawn(
-                self.path, argv, {}, file_actions=file_actions, setsigmask=setsigmask
+                self.path, words, {}, file_actions=file_actions, setsigmask=setsigmask
             )
         pid = os.fork()
         if pid == 0:
-            self._become(argv, file_actions, setsigmask)
+            self._become(words, file_actions, setsigmask)
         return pid
 
     def close(self) -> None:
@@ -73,7 +75,7 @@ class Program:
 
     def _become(
         self,
-        argv: list[str],
+        argv: list[bytes],
         file_actions: Sequence[tuple[Any, ...]],
         setsigmask: Iterable[int],
     ) -> None:

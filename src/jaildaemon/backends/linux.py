@@ -36,6 +36,7 @@ from jaildaemon.backends.base import (
     Spawned,
     reserve_helper_descriptors,
 )
+from jaildaemon.core.text import utf8
 from jaildaemon.errors import JaildaemonError, NoSuchJail, NotPermitted
 
 assert sys.platform == "linux"
@@ -241,7 +242,7 @@ class LinuxBackend(Backend):
         return os.posix_spawn(
             # /proc/self is the child's own by then, and the image the sealed one.
             f"/proc/self/fd/{self._image}",
-            ["jailprobe", title],
+            [b"jailprobe", utf8(title)],
             {},
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, status, FD_STATUS),

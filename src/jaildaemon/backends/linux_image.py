@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jaildaemon.backends import trust
+from jaildaemon.core.text import utf8
 from jaildaemon.errors import Refused
 
 assert sys.platform == "linux"
@@ -117,7 +118,7 @@ class Program:
         """Start it without an environment; return its pid, OSError where it cannot be."""
         return os.posix_spawn(
             f"/proc/self/fd/{self._fd}",
-            argv,
+            [utf8(word) for word in argv],
             {},
             file_actions=file_actions,
             setsigmask=setsigmask,

@@ -6,6 +6,7 @@ Loaded by every -c: it imports errors and core.wire, and nothing that is slow.
 
 import os
 import socket
+import struct
 
 from jaildaemon.core import wire
 from jaildaemon.errors import (
@@ -24,10 +25,36 @@ if TYPE_CHECKING:
 _START_HINT = "start one with jaildaemon -D, or name its socket with -f"
 
 
-def _connect(path: str, what: str) -> socket.socket:
+QUERY_SECONDS = 5.0
+"""How long the daemon may take for what it knows at once: it is never busy for so long."""
+ORDER_SECONDS = 60.0
+"""For what has to happen first: a probe that is armed, or gone."""
+RESTART_SECONDS = 150.0
+"""Its rehearsal alone may take 120 s (daemon/handover.py)."""
+
+
+class Silent(NoDaemon):
+    """There is a daemon, and it does not answer in time."""
+
+
+def _silent(what: str, path: str, pid: int, seconds: float) -> Silent:
+    who = f"the daemon (pid {pid})" if pid else "the daemon"
+    hint = f"after {seconds:.0f} s; it is stopped, or hangs: see jaildaemon(1), BUGS"
+    return Silent(what, path, f"{who} does not answer", hint)
+
+
+def _connect(path: str, what: str, seconds: float | None) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        if seconds is not None:
+            # The kernel's own: with Python's, a full queue would be an error at once (unix(7)).
+            limit = struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         sock.connect(path)
+    except BlockingIOError:
+        sock.close()
+        raise _silent(what, path, 0, seconds or 0.0) from None
     except (FileNotFoundError, ConnectionRefusedError) as error:
         sock.close()
         raise NoDaemon(what, path, "no daemon is running", _START_HINT) from error
@@ -42,15 +69,17 @@ def _connect(path: str, what: str) -> socket.socket:
     return sock
 
 
-def _server_is_ours(sock: socket.socket) -> bool:
-    """Say whether the server runs as root or as ourselves: else it may be anybody's trap."""
+def _server(sock: socket.socket) -> tuple[int, int]:
+    """Return the uid and the pid of who listens; 0 for a pid that is not told."""
     if hasattr(socket, "SO_PEERCRED"):  # Linux, unix(7): struct ucred, pid uid gid
-        uid = int.from_bytes(
-            sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[4:8], "little"
+        pid, uid, _ = struct.unpack(
+            "iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         )
-    else:  # FreeBSD, unix(4): LOCAL_PEERCRED, struct xucred, version uid ...
-        uid = int.from_bytes(sock.getsockopt(0, 1, 128)[4:8], "little")
-    return uid in (0, os.geteuid())
+        return uid, pid
+    # FreeBSD, unix(4): LOCAL_PEERCRED, struct xucred, version uid ...; cr_pid since 13.
+    found = sock.getsockopt(0, 1, 128)
+    pid = int.from_bytes(found[80:84], "little") if len(found) >= 84 else 0  # noqa: PLR2004
+    return int.from_bytes(found[4:8], "little"), pid
 
 
 def _error(what: str, name: str, parameters: dict[str, object]) -> JaildaemonError:
@@ -67,12 +96,18 @@ def _error(what: str, name: str, parameters: dict[str, object]) -> JaildaemonErr
 
 
 def _answers(
-    path: str, method: str, parameters: dict[str, object], *, more: bool
+    path: str,
+    method: str,
+    parameters: dict[str, object],
+    seconds: float | None,
+    *,
+    more: bool,
 ) -> "Iterator[tuple[dict[str, object], bool]]":
     """Call a method; give each answer, and whether others follow."""
     what = "log" if method == "Entries" else method.lower()
-    with _connect(path, what) as sock:
-        if not _server_is_ours(sock):
+    with _connect(path, what, seconds) as sock:
+        uid, pid = _server(sock)
+        if uid not in (0, os.geteuid()):  # it may be anybody's trap
             raise NotPermitted(what, path, "the server is neither root's nor yours")
         decoder = wire.Decoder(limit=None)
         continues = True
@@ -95,21 +130,27 @@ def _answers(
                     raise _error(what, str(answer["error"]), result)
                 continues = answer.get("continues") is True
                 yield result, continues
+        except BlockingIOError:
+            raise _silent(what, path, pid, seconds or 0.0) from None
         except (OSError, wire.ProtocolError) as error:
             raise NoDaemon(what, path, f"the daemon does not answer: {error}") from error
 
 
-def call(path: str, method: str, parameters: dict[str, object]) -> dict[str, object]:
+def call(
+    path: str, method: str, parameters: dict[str, object], seconds: float = QUERY_SECONDS
+) -> dict[str, object]:
     """Call a method of org.jaildaemon at the socket `path`; return its reply.
 
-    Raises what the daemon answered, NoDaemon where none does.
+    Raises what the daemon answered, NoDaemon where none does within `seconds`.
     """
-    for result, _ in _answers(path, method, parameters, more=False):
+    for result, _ in _answers(path, method, parameters, seconds, more=False):
         return result
     raise AssertionError("an answer or an error")
 
 
-def stream(path: str, method: str, parameters: dict[str, object]) -> "Iterator[dict[str, object]]":
+def stream(
+    path: str, method: str, parameters: dict[str, object], seconds: float | None = QUERY_SECONDS
+) -> "Iterator[dict[str, object]]":
     """Call a method that has many answers; give each as it comes."""
-    for result, _ in _answers(path, method, parameters, more=True):
+    for result, _ in _answers(path, method, parameters, seconds, more=True):
         yield result

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from jaildaemon.cli import client, options, views
+from jaildaemon.cli.output import say
 from jaildaemon.errors import FOUND_SOMETHING
 
 SHAPE = 1
@@ -52,14 +53,16 @@ def _log(wish: argparse.Namespace) -> int:
     last = FOLLOWED if wish.last is None and wish.follow else wish.last
     parameters = _given(rule=wish.rule) | ({} if last is None else {"last": last})
     lines = logview.Lines()
-    for reply in client.stream(wish.socket, "Log" if wish.follow else "Entries", parameters):
+    method, seconds = ("Log", None) if wish.follow else ("Entries", client.QUERY_SECONDS)
+    for reply in client.stream(wish.socket, method, parameters, seconds):
         entry = reply.get("entry")
         if not isinstance(entry, dict):
             continue
         if wish.json:
             _json({"entry": entry}, indent=None)
         else:
-            sys.stdout.write("".join(f"{line}\n" for line in lines.of(entry)))
+            for line in lines.of(entry):
+                say(line)
         sys.stdout.flush()
     return 0
 
@@ -75,7 +78,7 @@ def _explain(wish: argparse.Namespace) -> int:
 
 def _fire(wish: argparse.Namespace) -> int:
     parameters = _given(rule=wish.rule, dry_run=wish.dry_run)
-    found = client.call(wish.socket, "Fire", parameters)
+    found = client.call(wish.socket, "Fire", parameters, client.ORDER_SECONDS)
     if wish.json:
         _json(found)
     elif wish.dry_run:
@@ -91,14 +94,14 @@ def _ids(method: str, done: str) -> Callable[[argparse.Namespace], int]:
         parameters = _given(rule=wish.rule, all=wish.all)
         if method == "Detach":
             parameters |= _given(jail=wish.jail, title=wish.title)
-        found = client.call(wish.socket, method, parameters)
+        found = client.call(wish.socket, method, parameters, client.ORDER_SECONDS)
         return _print(found, as_json=wish.json, view=lambda p: views.ids(p, done))
 
     return order
 
 
 def _reload(wish: argparse.Namespace) -> int:
-    found = client.call(wish.socket, "Reload", {})
+    found = client.call(wish.socket, "Reload", {}, client.ORDER_SECONDS)
     return _print(found, as_json=wish.json, view=views.reloaded)
 
 
@@ -111,7 +114,8 @@ def _check(wish: argparse.Namespace) -> int:
     named = wish.file if wish.file is not None else wish.config
     files = config.Files.of(named, *backends.configuration())
     if wish.file is not None:  # a draft: whose it is does not matter yet
-        files = attrs.evolve(files, trusted=False)
+        draft = wish.file if wish.file == config.STANDARD_INPUT else files.path
+        files = attrs.evolve(files, path=draft, trusted=False)
     made, problems = config.examine(files)
     parameters = {
         "files": list(made.files),
@@ -124,7 +128,7 @@ def _check(wish: argparse.Namespace) -> int:
 
 
 def _restart(wish: argparse.Namespace) -> int:
-    found = client.call(wish.socket, "Restart", {})
+    found = client.call(wish.socket, "Restart", {}, client.RESTART_SECONDS)
     if wish.json:
         _json(found)
     return 0
@@ -144,8 +148,10 @@ def _metrics(wish: argparse.Namespace) -> int:
 
 def _doctor(wish: argparse.Namespace) -> int:
     from jaildaemon.cli import doctor
+    from jaildaemon.cli.interrupt import interruptible
 
-    findings = doctor.examine(wish.socket)
+    with interruptible():  # a jail that it makes is removed
+        findings = doctor.examine(wish.socket)
     parameters: dict[str, object] = {"checks": [finding.parameters() for finding in findings]}
     return _print(parameters, as_json=wish.json, view=views.checks) or doctor.verdict(findings)
 
@@ -157,12 +163,20 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _path(word: str) -> str:
+    try:
+        return options.path(word)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of everything that does not begin with a hyphen."""
     top = argparse.ArgumentParser(
         prog="jaildaemon",
         usage=options.USAGE.removeprefix("usage: "),
         description="See jaildaemon(1).",
+        allow_abbrev=False,
     )
     subs = top.add_subparsers(
         prog="jaildaemon", dest="subcommand", metavar="subcommand", required=True
@@ -171,8 +185,10 @@ def parser() -> argparse.ArgumentParser:
     def add(
         name: str, words: str, function: Callable[[argparse.Namespace], int], *, json: bool = True
     ) -> argparse.ArgumentParser:
-        sub = subs.add_parser(name, help=words, description=words)
-        sub.add_argument("-f", dest="socket", metavar="ipcsockpath", default=options.SOCKET)
+        sub = subs.add_parser(name, help=words, description=words, allow_abbrev=False)
+        sub.add_argument(
+            "-f", dest="socket", metavar="ipcsockpath", type=_path, default=options.SOCKET
+        )
         if json:
             sub.add_argument("--json", action="store_true", help="print JSON")
         sub.set_defaults(function=function)
@@ -215,8 +231,10 @@ def parser() -> argparse.ArgumentParser:
 
     sub = add("check", "Say what is wrong with the rules in files, without a daemon.", _check)
     which = sub.add_mutually_exclusive_group()
-    which.add_argument("file", nargs="?", metavar="FILE", help="a draft; whose it is is not tested")
-    which.add_argument("--config", metavar="FILE", help="as the daemon would be given it")
+    words = "a draft, - for standard input; whose it is is not tested"
+    which.add_argument("file", nargs="?", metavar="FILE", type=_path, help=words)
+    words = "as the daemon would be given it"
+    which.add_argument("--config", metavar="FILE", type=_path, help=words)
 
     words = "Let the daemon replace itself by its program as it is now installed."
     add("restart", words, _restart)
@@ -224,9 +242,11 @@ def parser() -> argparse.ArgumentParser:
     add("doctor", "Say what of this machine is not as it must be.", _doctor)
 
     sub = add("metrics", "Write the counts for Prometheus.", _metrics, json=False)
-    sub.add_argument("-o", dest="output", metavar="FILE", help="to this file, in one step")
+    words = "to this file, in one step; - for standard output"
+    sub.add_argument("-o", dest="output", metavar="FILE", type=_path, help=words)
 
-    sub = subs.add_parser("demo", help="Show it at work in a throwaway jail.")
+    words = "Show it at work in a throwaway jail."
+    sub = subs.add_parser("demo", help=words, allow_abbrev=False)
     sub.set_defaults(function=_demo)
     return top
 

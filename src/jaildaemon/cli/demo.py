@@ -16,6 +16,7 @@ from pathlib import Path
 from jaildaemon.backends import throwaway_jail
 from jaildaemon.backends.throwaway import ThrowawayJail, be_root
 from jaildaemon.cli import client
+from jaildaemon.cli.interrupt import interruptible
 from jaildaemon.errors import Refused
 
 TITLE = "DEMO_BELL"
@@ -125,9 +126,10 @@ def _show_it(directory: Path) -> float:
 def run() -> int:
     """Run the demo; return the exit code."""
     be_root([*SELF, "demo"])
-    # Ended by kill(1), it cleans up as after Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with tempfile.TemporaryDirectory(prefix="jaildaemon-demo.") as directory:
+    with (
+        interruptible(signal.SIGTERM),
+        tempfile.TemporaryDirectory(prefix="jaildaemon-demo.") as directory,
+    ):
         seconds = _show_it(Path(directory))
     ms = seconds * 1000
     sys.stdout.write(f"ok: a signal inside the jail ran the command on the host in {ms:.1f} ms\n")

@@ -5,7 +5,6 @@ from typing import Any
 
 from jaildaemon.core.text import shown
 
-WIDTH = 80
 LAST_LINES = 10
 """Of a run's output; --json has all that was kept."""
 
@@ -76,9 +75,4 @@ def _output(entry: Entry) -> list[str]:
     if "output_tail" not in entry:
         return []
     lines = [line for line in entry["output_tail"].split("\n") if line][-LAST_LINES:]
-    return [f"    | {_cut(shown(line))}" for line in lines]
-
-
-def _cut(text: str) -> str:
-    room = WIDTH - len("    | ")
-    return text if len(text) <= room else text[: room - 3] + "..."
+    return [f"    | {shown(line)}" for line in lines]

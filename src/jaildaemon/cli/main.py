@@ -4,7 +4,7 @@
 import os
 import sys
 
-from jaildaemon.cli import options
+from jaildaemon.cli import options, output
 from jaildaemon.core.text import shown
 from jaildaemon.errors import JaildaemonError, UsageError
 
@@ -19,7 +19,7 @@ def _attach(wish: options.Options) -> int:
         parameters["policy"] = wish.policy
     if wish.replace:
         parameters["replace"] = True
-    client.call(wish.socket, "Attach", parameters)
+    client.call(wish.socket, "Attach", parameters, client.ORDER_SECONDS)
     return 0
 
 
@@ -53,10 +53,11 @@ def _have_standard_files() -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
+    """Run the command line; return the exit code.  Other errors are jaildaemon.__main__'s."""
     _have_standard_files()
-    arguments = sys.argv[1:] if arguments is None else arguments
+    output.prepare()
     try:
+        arguments = options.words() if arguments is None else arguments
         if arguments and not arguments[0].startswith("-"):
             from jaildaemon.cli import commands
 
@@ -69,16 +70,3 @@ def main(arguments: list[str] | None = None) -> int:
         for line in error.lines():
             sys.stderr.write(f"jaildaemon: {shown(line)}\n")
         return error.exit_code
-    except BrokenPipeError:
-        # Who read our output has had enough.  What is still to be written goes nowhere,
-        # or the interpreter would complain of it at its end (sys.exit, status 120).
-        null_fd = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null_fd, 1)
-        os.close(null_fd)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,6 +3,7 @@
 
 import contextlib
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from datetime import datetime
@@ -13,8 +14,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from jaildaemon.cli import client
+from jaildaemon.cli.interrupt import interruptible
 from jaildaemon.core.fleet import Shown
-from jaildaemon.errors import NoDaemon, Refused
+from jaildaemon.errors import JaildaemonError, Refused
 
 GAUGES = {
     # name, field of Status, help
@@ -85,14 +87,28 @@ def _text(status: dict[str, Any] | None, rules: list[dict[str, Any]]) -> bytes:
     return generate_latest(registry)
 
 
+def _check(path: str) -> None:
+    """Refuse what a regular file must not take the place of: a device, a fifo, a link."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(found.st_mode):
+        why = "is a symbolic link" if stat.S_ISLNK(found.st_mode) else "is not a regular file"
+        raise Refused("metrics", path, why, "-o - is standard output")
+
+
 def _write(path: str, data: bytes) -> None:
     """Replace the file in one step: its reader sees the old one or the new one."""
-    new = f"{path}.{os.getpid()}"  # not *.prom: the exporter does not read it
+    new = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"  # not *.prom: the exporter does not read it
     try:
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        _check(path)
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(fd, "wb") as file:
                 file.write(data)
+                # The exporter is not root, whatever our umask is.
+                os.fchmod(file.fileno(), 0o644)
             os.replace(new, path)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
@@ -105,21 +121,23 @@ def _write(path: str, data: bytes) -> None:
 def run(socket: str, output: str | None) -> int:
     """Write the metrics; return the exit code.
 
-    Without a daemon a file says so, for who reads it sees no exit code.
+    Where the daemon does not answer a file says so, for who reads it sees no exit code.
     """
-    missing: NoDaemon | None = None
+    missing: JaildaemonError | None = None
     status: dict[str, Any] | None = None
     rules: Any = []
     try:
         status = client.call(socket, "Status", {})
         rules = client.call(socket, "List", {})["rules"]
-    except NoDaemon as error:
+    except JaildaemonError as error:
         missing, status = error, None
     data = _text(status, rules)
-    if output is not None:
-        _write(output, data)
+    if output not in (None, "-"):
+        with interruptible():
+            _write(str(output), data)
     elif missing is None:
-        sys.stdout.write(data.decode())
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
     if missing is not None:
         raise missing
     return 0

@@ -5,6 +5,8 @@ What the other mode's options say is ignored, malformed values too.
 """
 
 import getopt
+import os
+import sys
 
 from jaildaemon.core import text
 from jaildaemon.errors import UsageError
@@ -23,7 +25,52 @@ _TEXTS = ("respawn", "signal", "limit", "cooldown", "timeout", "settle", "run-as
 """Fields of the policy that the daemon checks, as it checks them in files."""
 _LONG = ["help", "version", "replace", "state-dir=", "config=", "uid=", "gid=", "concurrency="]
 _LONG += [f"{name}=" for name in _TEXTS]
+_SHORT = "DFhrRc:f:g:j:p:t:u:"
 _WHAT = ""
+
+
+def words() -> list[str]:
+    """Return the command line as UTF-8, which it is whatever the locale says."""
+    if sys.getfilesystemencoding() == "utf-8":
+        return sys.argv[1:]
+    # The interpreter has decoded it by the C library's table for the locale's encoding,
+    # which only the same table undoes: Python's own differ, in GB18030 and EUC-JP.
+    import ctypes
+
+    encode = ctypes.pythonapi.Py_EncodeLocale
+    encode.argtypes, encode.restype = [ctypes.c_wchar_p, ctypes.c_void_p], ctypes.c_void_p
+    found = []
+    for word in sys.argv[1:]:
+        raw = encode(word, None)
+        found.append(text.from_utf8(ctypes.string_at(raw) if raw else os.fsencode(word)))
+        ctypes.pythonapi.PyMem_Free(ctypes.c_void_p(raw))
+    return found
+
+
+def path(word: str) -> str:
+    """Return a path as the system's calls are to be given it; ValueError for none."""
+    if not word:
+        msg = "is empty: a variable that is not set?"
+        raise ValueError(msg)
+    return os.fsdecode(text.utf8(word))
+
+
+def _no_abbreviation(arguments: list[str]) -> None:
+    """Refuse a long option that is not written out: getopt(3) takes its beginning for it."""
+    rest = iter(arguments)
+    for word in rest:
+        if word in ("-", "--") or not word.startswith("-"):
+            return
+        if word.startswith("--"):
+            name, given, _ = word[2:].partition("=")
+            if f"{name}=" not in _LONG and name not in _LONG:
+                raise UsageError(_WHAT, "", f"option --{name} not recognized")
+            if f"{name}=" in _LONG and not given:
+                next(rest, None)
+            continue
+        values = [at for at, letter in enumerate(word[1:], 1) if f"{letter}:" in _SHORT]
+        if values and values[0] == len(word) - 1:
+            next(rest, None)
 
 
 class Options:
@@ -39,6 +86,13 @@ class Options:
         self.state: str | None = None
         self.config: str | None = None
         self.policy: dict[str, object] = {}
+
+
+def _path(option: str, word: str) -> str:
+    try:
+        return path(word)
+    except ValueError as error:
+        raise UsageError(_WHAT, option, str(error)) from error
 
 
 def _decimal(value: str) -> int:
@@ -107,8 +161,9 @@ def _utility(options: Options, pairs: list[tuple[str, str]]) -> None:
 
 def parse(arguments: list[str]) -> Options:
     """Return what the arguments ask for; UsageError."""
+    _no_abbreviation(arguments)
     try:
-        pairs, rest = getopt.getopt(arguments, "DFhrRc:f:g:j:p:t:u:", _LONG)
+        pairs, rest = getopt.getopt(arguments, _SHORT, _LONG)
     except getopt.GetoptError as error:
         raise UsageError(_WHAT, "", error.msg) from error
     options = Options()
@@ -125,13 +180,13 @@ def parse(arguments: list[str]) -> Options:
     options.daemon, options.foreground = "-D" in given, "-F" in given
     for option, value in pairs:
         if option == "-f":
-            options.socket = value
+            options.socket = _path(option, value)
         elif option == "-p" and options.daemon:
-            options.pidfile = value
+            options.pidfile = _path(option, value)
         elif option == "--state-dir" and options.daemon:
-            options.state = value
+            options.state = _path(option, value)
         elif option == "--config" and options.daemon:
-            options.config = value
+            options.config = _path(option, value)
     if not options.daemon:
         _utility(options, pairs)
     return options

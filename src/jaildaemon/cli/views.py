@@ -6,29 +6,15 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console, JustifyMethod
-from rich.table import Table
-from rich.text import Text
-
+from jaildaemon.cli import output
+from jaildaemon.cli.output import say
+from jaildaemon.cli.table import table
 from jaildaemon.core.text import process_title, shown
 
 View = Callable[[dict[str, Any]], None]
 Rule = dict[str, Any]
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
-
-
-def new_console() -> Console:
-    """Return what is written to: standard output, 80 columns where it is no terminal."""
-    return Console(markup=False, highlight=False, emoji=False)
-
-
-def _text(value: object) -> Text:
-    return Text("" if value is None else shown(str(value)))
-
-
-def _say(text: str) -> None:
-    new_console().print(Text(text), soft_wrap=True)
 
 
 def _duration(seconds: float) -> str:
@@ -48,20 +34,16 @@ def _distance(time: str | None, now: datetime) -> str:
     return _duration(abs((datetime.fromisoformat(time) - now).total_seconds()))
 
 
+CUT = ("JAIL", "TITLE", "COMMAND")
+DROPPED = ("REFUSED", "NEXT", "LAST", "JAIL", "COMMAND", "TITLE")
+"""In this order.  The id stays: every subcommand takes it."""
+
+
 def rules(parameters: dict[str, Any], now: datetime) -> None:
     """Show the rules, one line each, and below it why one is not armed."""
-    show_rules(parameters["rules"], now, new_console())
-
-
-WIDEST = {"ID": 12, "STATE": 8, "JAIL": 12, "TITLE": 14, "LAST": 6, "NEXT": 6, "REFUSED": 7}
-"""Together they leave room for the command in 80 columns."""
-NARROWEST = 8
-
-
-def show_rules(found: list[Rule], now: datetime, console: Console) -> None:
-    """Show the rules on `console`."""
+    found: list[Rule] = parameters["rules"]
     if not found:
-        console.print("no rules")
+        say("no rules")
         return
     columns = {
         name: [shown(str(rule.get(name.lower()) or "")) for rule in found]
@@ -70,46 +52,41 @@ def show_rules(found: list[Rule], now: datetime, console: Console) -> None:
     columns["LAST"] = [_distance(rule.get("last_trigger"), now) for rule in found]
     columns["NEXT"] = [_distance(rule.get("next_arming"), now) for rule in found]
     columns["REFUSED"] = [str(rule["refused"]) for rule in found]
-    widths = {
-        name: min(WIDEST[name], max(map(len, [name, *columns[name]])))
-        for name in columns
-        if name != "COMMAND"
-    }
-    widths["COMMAND"] = max(NARROWEST, console.width - sum(widths.values()) - len(widths))
-    table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
-    for name in columns:
-        justify: JustifyMethod = "right" if name in ("LAST", "NEXT", "REFUSED") else "left"
-        table.add_column(
-            name, width=widths[name], justify=justify, overflow="ellipsis", no_wrap=True
-        )
-    for row in zip(*columns.values(), strict=True):
-        table.add_row(*map(Text, row))
-    console.print(table)
+    lines = table(
+        columns,
+        width=output.width(),
+        more=output.more(),
+        cut=CUT,
+        drop=DROPPED,
+        right=("LAST", "NEXT", "REFUSED"),
+    )
+    for line in lines:
+        say(line)
     for rule in found:
         if rule.get("reason"):
             words = "warning" if rule["state"] == "armed" else "not armed"
-            console.print(_text(f"{rule['id']}: {words}: {rule['reason']}"))
+            say(shown(f"{rule['id']}: {words}: {rule['reason']}"))
 
 
 def status(parameters: dict[str, Any]) -> None:
     """Show the counts, one a line, and then what to look at."""
     p = parameters
-    _say(f"jaildaemon {shown(p['version'])}, pid {p['pid']}, up {_duration(p['uptime_seconds'])}")
+    say(f"jaildaemon {shown(p['version'])}, pid {p['pid']}, up {_duration(p['uptime_seconds'])}")
     for name in ("rules", "probes", "running", "queued", "triggers", "refused"):
-        _say(f"{name:<9} {p[name]}")
+        say(f"{name:<9} {p[name]}")
     for warning in p["warnings"]:
-        _say(f"warning: {shown(warning)}")
+        say(f"warning: {shown(warning)}")
 
 
 def ids(parameters: dict[str, Any], done: str) -> None:
     """Show which rules something was done to."""
     found = parameters["ids"]
-    _say(shown(f"{done} {' '.join(found)}") if found else f"{done} nothing")
+    say(shown(f"{done} {' '.join(found)}") if found else f"{done} nothing")
 
 
 def fired(parameters: dict[str, Any]) -> None:
     """Show what runs now."""
-    _say(shown(f"run {parameters['run']}: {parameters['would_run']}"))
+    say(shown(f"run {parameters['run']}: {parameters['would_run']}"))
 
 
 def dry_run(parameters: dict[str, Any], listed: list[Rule], name: str) -> None:
@@ -120,7 +97,7 @@ def dry_run(parameters: dict[str, Any], listed: list[Rule], name: str) -> None:
             _what_runs(rule)
             break
     refused = parameters.get("refused")
-    _say(f"refused now: {shown(refused)}" if refused else "nothing is in its way")
+    say(f"refused now: {shown(refused)}" if refused else "nothing is in its way")
 
 
 FOLLOWS = {
@@ -132,20 +109,20 @@ FOLLOWS = {
 
 def _what_runs(rule: Rule) -> None:
     policy = rule["policy"]
-    _say(f"would run   {shown(rule['command'])}")
-    _say(f"as          {policy['run_as']}, on the host, by /bin/sh -c")
+    say(f"would run   {shown(rule['command'])}")
+    say(f"as          {policy['run_as']}, on the host, by /bin/sh -c")
     limits = [f"{policy['limit']} triggers", f"{policy['concurrency']} at once"]
     limits += [f"{x} {policy[x]}" for x in ("cooldown", "settle") if policy[x] != "0s"]
     limits += [f"timeout {policy['timeout']}"] if policy["timeout"] != "none" else []
-    _say(f"limits      {', '.join(limits)}")
-    _say(FOLLOWS[policy["respawn"]])
+    say(f"limits      {', '.join(limits)}")
+    say(FOLLOWS[policy["respawn"]])
 
 
 def explain(parameters: dict[str, Any], *, by_proc: bool) -> None:
     """Show what would happen if the bell of each rule were rung."""
     for number, rule in enumerate(parameters["rules"]):
         if number:
-            _say("")
+            say("")
         _explain(rule, by_proc=by_proc)
 
 
@@ -153,30 +130,32 @@ def _explain(rule: Rule, *, by_proc: bool) -> None:
     policy, title = rule["policy"], rule.get("title")
     name = shown(rule["jail"] if title is None else f"{rule['jail']}/{title}")
     same = name == shown(rule["id"])  # as rules in files are called without a name
-    _say(f"rule        {name}" if same else f"rule        {shown(rule['id'])}, {name}")
+    say(f"rule        {name}" if same else f"rule        {shown(rule['id'])}, {name}")
     source = "jaildaemon -c" if rule["source"] == "transient" else shown(rule["source"])
-    _say(f"from        {source}")
+    say(f"from        {source}")
     if rule["state"] == "armed":
-        _say(f"armed       yes, pid {rule['probe_pid']} of the host")
+        say(f"armed       yes, pid {rule['probe_pid']} of the host")
         if rule.get("reason"):
-            _say(f"warning     {shown(rule['reason'])}")
+            say(f"warning     {shown(rule['reason'])}")
     else:
-        _say(f"armed       no: {shown(rule.get('reason') or rule['state'])}")
+        say(f"armed       no: {shown(rule.get('reason') or rule['state'])}")
     _what_runs(rule)
     who = "root" if policy["uid"] == 0 else f"root, or uid {policy['uid']}"
     signal = policy["signal"]
-    _say(f"rung by     SIG{signal} from {who} in the jail:")
+    say(f"rung by     SIG{signal} from {who} in the jail:")
     whole = process_title(title)
-    _say(f"    pkill -{signal} -f {shlex.quote(f'^{_pattern(whole)}')}")
+    # In the C locale, an image's usual one, pkill(1) sees a ? for each byte of another letter.
+    locale = "" if whole.isascii() else "LC_ALL=C.UTF-8 "
+    say(f"    {locale}pkill -{signal} -f {shlex.quote(f'^{_pattern(whole)}')}")
     if by_proc:
-        _say("or without pkill:")
+        say("or without pkill:")
         for line in (
             "for p in /proc/[0-9]*; do",
             '    t=; { IFS= read -r t <"$p/cmdline"; } 2>/dev/null || :',
             f'    [ "$t" != {_double(whole)} ] || kill -{signal} "${{p#/proc/}}"',
             "done",
         ):
-            _say(f"    {line}")
+            say(f"    {line}")
 
 
 def _pattern(text: str) -> str:
@@ -193,29 +172,29 @@ def _double(text: str) -> str:
 def checks(parameters: dict[str, Any]) -> None:
     """Show what was examined, a line each: ok, or what to do."""
     for check in parameters["checks"]:
-        _say(shown(f"{'ok  ' if check['ok'] else 'BAD '} {check['name']}: {check['found']}"))
+        say(shown(f"{'ok  ' if check['ok'] else 'BAD '} {check['name']}: {check['found']}"))
         if check.get("hint"):
-            _say(shown(f"     {check['hint']}"))
+            say(shown(f"     {check['hint']}"))
 
 
 def reloaded(parameters: dict[str, Any]) -> None:
     """Show what a reload changed, a line for each kind that there is."""
     for word in ("added", "removed"):
         if parameters[word]:
-            _say(shown(f"{word} {' '.join(parameters[word])}"))
-    _say(f"kept {parameters['kept']}")
+            say(shown(f"{word} {' '.join(parameters[word])}"))
+    say(f"kept {parameters['kept']}")
 
 
 def checked(parameters: dict[str, Any]) -> None:
     """Show every problem and warning, a line each; where there is none, what was read."""
     for problem in parameters["problems"]:
-        _say(_line(problem))
+        say(_line(problem))
     for warning in parameters["warnings"]:
-        _say(f"warning: {_line(warning)}")
+        say(f"warning: {_line(warning)}")
     if not parameters["problems"]:
         where = ", ".join(parameters["files"]) or "no file"
         count = parameters["rules"]
-        _say(shown(f"ok: {count} rule{'' if count == 1 else 's'} in {where}"))
+        say(shown(f"ok: {count} rule{'' if count == 1 else 's'} in {where}"))
 
 
 def _line(problem: dict[str, str]) -> str:

@@ -21,6 +21,9 @@ MAX_NAME_BYTES = 512
 """Of a rule's name: what JAIL/TITLE may be together."""
 MAX_PATH_BYTES = 107
 """Of an engine's socket (unix(7)); a client's path is no longer."""
+LEFT = ("~", ".swp", ".bak", ".orig", ".disabled", ".sample", ".example", ".md", ".txt")
+LEFT_BY_PACKAGES = re.compile(r".*\.(rpm(new|save|orig)|pac(new|save)|ucf-\w+|dpkg-\w+)")
+"""How files end that others leave beside those that are meant."""
 DEFAULT_RESPAWN = Respawn.AFTER.value
 _NAME = re.compile(r"[A-Za-z0-9*?][A-Za-z0-9_.*?-]*")
 _TRANSIENT_ID = re.compile(r"t[0-9]+")
@@ -232,6 +235,20 @@ def overlaps(rules: Iterable[FileRule]) -> list[Problem]:
                 what = f"overlaps with that of {other.name}: pkill -f may ring both"
                 warnings.append(Problem(rule.source, rule.name, "title", what))
     return warnings
+
+
+def may_be_meant(name: str) -> bool:
+    """Say whether a file that is not read may be meant to be: nobody left it there in passing."""
+    left = name.startswith((".", "#", "README")) or name.endswith(LEFT)
+    return not left and not LEFT_BY_PACKAGES.fullmatch(name)
+
+
+def not_ascii(rules: Iterable[FileRule]) -> list[Problem]:
+    """Return a warning for each title that some of the tools inside cannot find."""
+    what = "is not ASCII: pkill(1) finds it in a UTF-8 locale only, LC_ALL=C.UTF-8"
+    return [
+        Problem(rule.source, rule.name, "title", what) for rule in rules if not rule.title.isascii()
+    ]
 
 
 def parse(data: bytes) -> dict[str, object]:

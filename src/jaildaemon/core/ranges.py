@@ -41,7 +41,7 @@ _STATE = {
     "refused": _COUNTED,
 }
 _RUN = {name: _RECORD[name] for name in ("t", "s", "pid", "start_time")}
-_RUN_ID = re.compile(r"[^/\0]{1,200}")
+_RUN_ID = re.compile(r"[^/]{1,200}")
 """Part of a file's name and of a command's environment."""
 
 
@@ -97,5 +97,5 @@ def _flat(value: object) -> Iterator[object]:
 
 def _of_run(values: dict[str, object]) -> Iterator[str]:
     run = values.get("run")
-    if isinstance(run, str) and run and not _RUN_ID.fullmatch(run):
+    if isinstance(run, str) and run and not (run.isprintable() and _RUN_ID.fullmatch(run)):
         yield "run is not the id of a run"

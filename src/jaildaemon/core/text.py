@@ -54,7 +54,7 @@ def command_problem(command: str) -> str | None:
     if "\0" in command:
         return "has a NUL character"
     try:
-        size = len(command.encode(errors="surrogateescape"))
+        size = len(utf8(command))
     except UnicodeEncodeError:
         return "is not text"
     if size > MAX_COMMAND_BYTES:
@@ -68,6 +68,10 @@ def name_problem(name: str) -> str | None:
         return "is empty, or has a NUL character"
     if len(name) > MAX_NAME:
         return f"is longer than {MAX_NAME} characters"
+    try:
+        utf8(name)
+    except UnicodeEncodeError:
+        return "is not text"
     return None
 
 
@@ -76,6 +80,16 @@ def id_problem(number: int) -> str | None:
     if not 0 <= number <= MAX_ID:
         return f"is not a number from 0 to {MAX_ID}"
     return None
+
+
+def utf8(text: str) -> bytes:
+    """Return `text` as it leaves us: in argv, environment and files, whatever the locale says."""
+    return text.encode(errors="surrogateescape")
+
+
+def from_utf8(data: bytes) -> str:
+    """Return the text that `utf8` makes these very bytes of."""
+    return data.decode(errors="surrogateescape")
 
 
 def shown_number(number: int) -> str:

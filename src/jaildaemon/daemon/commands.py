@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Callable
 
 from jaildaemon.backends.base import Backend, Death
+from jaildaemon.core.text import utf8
 from jaildaemon.daemon.output import Output
 from jaildaemon.errors import Refused
 
@@ -80,7 +81,8 @@ class Command:
         `ended` is called when the shell has ended, whoever still holds its output.
         """
         account = _account(run_as)
-        variables = environment(account.pw_dir, values)
+        found = environment(account.pw_dir, values)
+        variables = {utf8(name): utf8(value) for name, value in found.items()}
         read_fd, write_fd = os.pipe()
         # Who holds the other end may open it here, and read what we were told is there.
         os.set_blocking(read_fd, False)
@@ -97,7 +99,7 @@ class Command:
         self.output.pipe_fd = read_fd
         self._backend.watcher.watch_process(self.pid, ended)
 
-    def _spawn(self, command: str, variables: dict[str, str], output_fd: int) -> int:
+    def _spawn(self, command: str, variables: dict[bytes, bytes], output_fd: int) -> int:
         """Start it as ourselves, the fastest way; the daemon's directory is / already."""
         with self._backend.first_limits(room=True):
             before, low_fd = os.umask(UMASK), -1
@@ -106,7 +108,7 @@ class Command:
                 low_fd = os.dup(output_fd)
                 return os.posix_spawn(
                     SHELL,
-                    [SHELL, "-c", command],
+                    [b"/bin/sh", b"-c", utf8(command)],
                     variables,
                     file_actions=[
                         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -125,7 +127,7 @@ class Command:
     def _fork(
         self,
         command: str,
-        variables: dict[str, str],
+        variables: dict[bytes, bytes],
         output_fd: int,
         account: pwd.struct_passwd,
     ) -> int:
@@ -139,7 +141,7 @@ class Command:
             with self._backend.first_limits(room=True):
                 # mypy cannot see which arguments **user has.
                 process = subprocess.Popen(  # type: ignore[call-overload]
-                    [SHELL, "-c", command],
+                    [SHELL, "-c", utf8(command)],
                     stdin=null_fd,
                     stdout=output_fd,
                     stderr=output_fd,

@@ -4,10 +4,8 @@
 Whoever may write there is root: what is trusted is what was opened, not a path.
 """
 
-import errno
 import grp
 import os
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +21,8 @@ from jaildaemon.engines import ENGINES
 from jaildaemon.errors import BadConfiguration, Refused
 
 VARIABLE = "JAILDAEMON_CONFIG"
+STANDARD_INPUT = "-"
+"""As the path of a draft."""
 MAX_BYTES = 1 << 20
 """Of one file: some thousands of rules, and no memory to speak of."""
 
@@ -59,6 +59,7 @@ class _Reader:
     def __init__(self, files: Files) -> None:
         self._files = files
         self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
         self.rules: list[FileRule] = []
         self.read_files: list[str] = []
         self.readers: str | None = None
@@ -89,6 +90,11 @@ class _Reader:
         except OSError as error:
             self._say(directory, f"cannot be listed: {error.strerror}")
         more = [f"{directory}/{n}" for n in found if n.endswith(".toml") and n[0] != "."]
+        for name in found:
+            path = f"{directory}/{name}"
+            if path not in more and config.may_be_meant(name) and not os.path.isdir(path):
+                what = "is not read: the name of a file with rules ends in .toml"
+                self.warnings.append(Problem(path, "", "", what))
         return ([main] if os.path.lexists(main) else []) + more
 
     def _bytes(self, path: str) -> bytes | None:
@@ -109,12 +115,11 @@ class _Reader:
         return data
 
     def _draft(self, path: str) -> bytes:
-        """Return what is in anybody's file; OSError."""
-        # O_NONBLOCK: a FIFO in its place must not keep us.
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-        with open(os.open(path, flags), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise OSError(errno.EINVAL, "is not a regular file")
+        """Return what is in anybody's file, or comes through a pipe; OSError."""
+        fd = (
+            0 if path == STANDARD_INPUT else os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+        )
+        with open(fd, "rb", closefd=fd > 0) as file:
             return file.read(MAX_BYTES + 1)
 
     def read(self, path: str) -> None:
@@ -215,7 +220,7 @@ def examine(files: Files) -> tuple[Configuration, list[Problem]]:
     for path in reader.names():
         reader.read(path)
     problems = reader.problems + config.twice(reader.rules)
-    warnings = config.overlaps(reader.rules)
+    warnings = reader.warnings + config.overlaps(reader.rules) + config.not_ascii(reader.rules)
     made = Configuration(
         tuple(reader.rules),
         reader.engines,

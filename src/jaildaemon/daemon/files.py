@@ -254,7 +254,7 @@ def state_directory(default: str, socket_path: str, default_socket: str) -> Path
     base = Path(os.environ.get("JAILDAEMON_STATE_DIR") or default)
     if socket_path == default_socket:
         return base
-    return base / "by-socket" / quote(socket_path, safe="")
+    return base / "by-socket" / quote(os.fsencode(socket_path), safe="")
 
 
 class StateDirectory:
