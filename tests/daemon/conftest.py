@@ -13,6 +13,7 @@ from jaildaemon.backends.base import Death
 from jaildaemon.daemon.commands import Command
 from tests.contract.freebsd_jail import PersistentJail
 from tests.contract.linux_jail import NamespaceJail
+from tests.daemon.engine_host import host  # noqa: F401 - a fixture
 from tests.daemon.product import Daemon, short_directory
 from tests.daemon.runs import Commands
 from tests.daemon.server import Server

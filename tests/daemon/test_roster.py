@@ -81,7 +81,7 @@ class World:
         lines = (self.hub.journal.directory / NAME).read_text(encoding="ascii").splitlines()
         records = [json.loads(line) for line in lines]
         kinds = [record["kind"] for record in records if record.get("rule") == "bell"]
-        return [kind for kind in kinds if kind not in ("armed", "died")]
+        return [kind for kind in kinds if kind not in ("armed", "died", "left")]
 
 
 @pytest.fixture
@@ -110,6 +110,16 @@ def test_a_rule_waits_for_its_jail_and_follows_it(world: World) -> None:
     assert world.one()["state"] == "armed"
     assert world.one()["probe_pid"] != first["probe_pid"]
     assert world.kinds() == ["rule", "jail", "jail"]
+
+
+def test_the_end_of_its_jail_is_an_entry_of_the_log(world: World) -> None:
+    world.reload(rule())
+    world.begin("web")
+    world.end("web")
+    lines = (world.hub.journal.directory / NAME).read_text(encoding="ascii").splitlines()
+    left = [record for line in lines if (record := json.loads(line))["kind"] == "left"]
+    assert [(record["rule"], record["reason"]) for record in left] == [("bell", "its jail ended")]
+    assert "bell: its jail ended" in world.server.log
 
 
 def test_a_jail_that_runs_already_is_found_at_once(world: World) -> None:
@@ -148,10 +158,33 @@ def test_a_rule_of_a_pattern_is_kept_as_long_as_its_limit_counts(world: World) -
     member = world.hub.fleet.members["bell@web-1"]
     member.last_trigger = world.hub.now().wall
     world.end("web-1")
-    assert world.states() == {"bell@web-1": "waiting"}
+    # Of no use to anybody in a list, and there all the same.
+    assert world.states() == {"bell": "waiting"}
+    assert world.client.ask("Status")["parameters"]["rules"] == 0
+    assert world.hub.fleet.members["bell@web-1"] is member
     member.last_trigger -= 61
     world.begin("web-2")
     assert world.states() == {"bell@web-2": "armed"}
+    assert "bell@web-1" not in world.hub.fleet.members
+
+
+def test_a_rule_of_a_pattern_whose_jail_is_back_goes_on_with_its_limit(world: World) -> None:
+    world.reload(rule(jail="web-*"))
+    world.begin("web-1")
+    member = world.hub.fleet.members["bell@web-1"]
+    member.last_trigger = world.hub.now().wall
+    world.end("web-1")
+    world.begin("web-1")
+    assert world.states() == {"bell@web-1": "armed"}
+    assert world.hub.fleet.members["bell@web-1"] is member
+
+
+def test_a_held_rule_of_a_pattern_is_shown_without_its_jail(world: World) -> None:
+    world.reload(rule(jail="web-*"))
+    world.begin("web-1")
+    world.client.ask("Hold", rule="bell@web-1")
+    world.end("web-1")
+    assert world.states() == {"bell@web-1": "held"}
 
 
 def test_without_events_of_jails_it_is_looked_once_a_second_while_one_is_absent(

@@ -15,6 +15,7 @@ from tests.kernel.place import Place
 if sys.platform != "linux":
     collect_ignore_glob = ["test_*.py"]
 else:
+    from tests.engines.asking import machine  # noqa: F401 - a fixture
     from tests.engines.elsewhere import REPORTS, Inside, Outside
     from tests.engines.machined import NspawnMaker
     from tests.engines.makers import (

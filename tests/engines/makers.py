@@ -159,6 +159,11 @@ class DockerMaker(Maker):
     engine = "docker"
     programs = Docker.programs
 
+    @property
+    def options(self) -> list[str]:
+        """Say what each container needs."""
+        return []
+
     def prepare(self) -> None:
         """Start it, with the one image."""
         self.start()
@@ -183,7 +188,7 @@ class DockerMaker(Maker):
 
     def run(self, name: str) -> None:
         """Run it."""
-        options = ["--detach", f"--name={name}", "--network=none"]
+        options = ["--detach", f"--name={name}", "--network=none", *self.options]
         self.host.must(self.engine, "run", *options, "jail", *INIT)
 
     def pid(self, name: str) -> int:
@@ -219,11 +224,10 @@ class PodmanMaker(DockerMaker):
         with self.packed() as packed:
             self.host.must("podman", "import", "-", "jail", stdin=packed.stdout)
 
-    def run(self, name: str) -> None:
-        """Run it, in the session's cgroup."""
-        options = ["--detach", f"--name={name}", "--network=none"]
-        options.append(f"--cgroup-parent=/{self.place.cgroup}")
-        self.host.must("podman", "run", *options, "jail", *INIT)
+    @property
+    def options(self) -> list[str]:
+        """Put it into the session's cgroup."""
+        return [f"--cgroup-parent=/{self.place.cgroup}"]
 
     def remove(self, name: str) -> None:
         """Remove it by force, at once."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jaildaemon.engines import made
-from jaildaemon.engines.base import Found
+from jaildaemon.engines.answers import Found
 from jaildaemon.engines.docker import Docker, Podman
 from jaildaemon.engines.endpoint import Endpoint
 from jaildaemon.engines.identity import Cgroups, in_cgroup_of, in_state_file, outermost, unit

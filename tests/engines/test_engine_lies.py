@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from jaildaemon.engines import Endpoint, made
-from jaildaemon.engines.base import Found
+from jaildaemon.engines.answers import Found
 from tests.daemon.product import run, wait_until
 from tests.engines.makers import DockerMaker, Maker, removed
 from tests.engines.ruled import Ruled, new_name

@@ -109,7 +109,7 @@ def test_minus_c_takes_the_name_of_an_engine(ruled: Ruled, maker: Maker) -> None
     done = run(*words)
     assert (done.returncode, done.stderr) == (
         4,
-        f"jaildaemon: attach: {maker.engine}:{name}: no such container runs\n",
+        f"jaildaemon: attach: {maker.engine}:{name}: there is no such container\n",
     )
     with removed(maker, name):
         maker.run(name)

@@ -109,6 +109,14 @@ def is_process(pid: int, start: int) -> bool:
         return False
 
 
+def is_exiting(pid: int) -> bool:
+    """Say whether a process is in exit(2), by its flags (proc(5), stat, field 9)."""
+    try:
+        return bool(int(_stat(pid)[6]) & PF_EXITING)
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def status(pid: int | str, *fields: str) -> list[str]:
     """Return fields of /proc/PID/status, "" for one that is missing."""
     found = dict.fromkeys(fields, "")
@@ -204,8 +212,13 @@ class LinuxJail(Jail):
         return label_of(self.number)
 
     def unsettled(self) -> str | None:
-        """Say why it has ended: a PID namespace lives as long as its init."""
-        return None if self.alive() else "the container has ended"
+        """Say why it ends or has ended: a PID namespace lives as long as its init.
+
+        An init that exits first kills all others, and then waits until each is reaped.
+        """
+        if not self.alive():
+            return "the container has ended"
+        return "the container is ending" if is_exiting(self.number) else None
 
     def close(self) -> None:
         """Close the pidfd, and the image if no other handle needs it."""

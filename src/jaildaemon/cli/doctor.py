@@ -24,6 +24,7 @@ from jaildaemon.backends.trial import HINT, trial
 from jaildaemon.cli import client, options
 from jaildaemon.core.text import process_title
 from jaildaemon.daemon.commands import PATH
+from jaildaemon.daemon.engine_follower import CANNOT
 from jaildaemon.daemon.files import state_directory
 from jaildaemon.errors import FOUND_SOMETHING, JaildaemonError, Refused
 
@@ -165,7 +166,16 @@ def _answer(socket: str) -> list[Finding]:
     if version != __version__:
         found = f"version {version} runs, and {__version__} is installed"
     daemon = Finding("daemon", ok=version == __version__, found=found, hint="jaildaemon restart")
-    return [daemon, _rules(rules)]
+    return [daemon, _rules(rules), *_asked(status)]
+
+
+def _asked(status: dict[str, Any]) -> list[Finding]:
+    """Say of each engine that a rule in a file names whether it answers."""
+    hint = "start it, or say where it is: jaildaemon.toml(5), The place of an engine"
+    return [
+        Finding("engine", one["up"], one.get("reason", f"{one['name']} answers"), hint)
+        for one in status.get("engines", [])
+    ]
 
 
 def _rules(rules: list[dict[str, Any]]) -> Finding:
@@ -175,13 +185,17 @@ def _rules(rules: list[dict[str, Any]]) -> Finding:
         source = "-c" if rule["source"] == "transient" else rule["source"]
         sources[source] = sources.get(source, 0) + 1
     found = ", ".join(f"{count} from {source}" for source, count in sources.items()) or "none"
-    failing = [rule for rule in rules if rule["state"] == "failing"]
+    failing = [rule for rule in rules if rule["state"] == "failing" or _cannot(rule)]
     if failing:
         first = failing[0]
         found = f"{first['id']} from {first['source']} is not armed: {first['reason']}"
         found += f"; and {len(failing) - 1} more" if failing[1:] else ""
     hint = "jaildaemon log shows what was tried"
     return Finding("rules", ok=not failing, found=found, hint=hint)
+
+
+def _cannot(rule: dict[str, Any]) -> bool:
+    return str(rule.get("reason", "")).startswith(CANNOT)
 
 
 def _engines() -> Finding:

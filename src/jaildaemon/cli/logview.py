@@ -49,6 +49,7 @@ def _decision(entry: Entry) -> str:
         "unrule": f"gone: {why}",
         "armed": "armed",
         "died": why,
+        "left": why,
         "trigger": f"{why or 'rung in the jail'}, {run}",
         "start": f"{run} started",
         "end": f"{run} ended: {_end(entry)}",

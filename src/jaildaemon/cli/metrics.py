@@ -50,6 +50,12 @@ class _Counts(Collector):
         for name in ("triggers", "refused"):
             words = f"{name.capitalize()} since the daemon began."
             yield CounterMetricFamily(f"jaildaemon_{name}", words, value=status[name])
+        engines = GaugeMetricFamily(
+            "jaildaemon_engine_up", "Whether an engine that rules name answers.", labels=["engine"]
+        )
+        for engine in status.get("engines", []):
+            engines.add_metric([engine["name"]], engine["up"])
+        yield engines
         states = GaugeMetricFamily("jaildaemon_rules", "Rules, by state.", labels=["state"])
         for state in Shown:
             states.add_metric([state.value], sum(r["state"] == state.value for r in self._rules))

@@ -12,7 +12,7 @@ from jaildaemon.core.ranges import number
 
 Entry = dict[str, object]
 
-_OF_RULES = {"rule", "unrule", "armed", "died", "hold", "release"}
+_OF_RULES = {"rule", "unrule", "armed", "died", "left", "hold", "release"}
 _OF_RUNS = {"trigger", "start", "end", "output", "refused", "interrupted", "expired"}
 KINDS = frozenset(_OF_RULES | _OF_RUNS | {"boot"})
 """What is shown; the rest is for the daemon itself."""

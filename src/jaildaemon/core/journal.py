@@ -18,7 +18,7 @@ boot).  Beyond those, by kind:
              (reason: who asked for it)
   jail       rule, identity: a rule in a file has another jail of the same name
   unrule     rule, reason
-  armed      rule                died       rule, reason: both for `log` alone
+  armed      rule                died, left rule, reason: for `log` alone
   hold       rule, reason        release    rule, reason
   trigger    rule, run           start      rule, run
              (reason: who fired it on the host)

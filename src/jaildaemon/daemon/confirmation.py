@@ -7,7 +7,7 @@ from jaildaemon.backends import trust
 from jaildaemon.backends.base import Backend, Jail, OursToo
 from jaildaemon.daemon.names import resolved
 from jaildaemon.engines import Engine
-from jaildaemon.engines.base import Found
+from jaildaemon.engines.answers import Found, Stopped
 from jaildaemon.engines.endpoint import EngineError
 from jaildaemon.errors import JaildaemonError
 
@@ -37,7 +37,7 @@ def confirm(
         answer(None, doubt)
         return
 
-    def again(second: Found | EngineError | None) -> None:
+    def again(second: Found | Stopped | EngineError | None) -> None:
         if second == found and held.alive():
             answer(held, "")
             return

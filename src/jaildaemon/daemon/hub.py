@@ -119,9 +119,12 @@ class Hub:
 
     def leave(self, member: Member) -> None:
         """Take its jail from a rule in a file, which waits or is held."""
-        key = member.jail_key
+        key, keeper = member.jail_key, self.keepers[member.rule.id]
+        why, keeper.left = keeper.left or "its jail ended", None
+        self._keep("left", member, reason=why)
+        self.log.info(why, rule=member.rule)
         self.fleet.move(member, "")
-        self.keepers[member.rule.id].jail = None
+        keeper.jail = None
         if member.life.phase is not Phase.HELD:
             member.reason = None
         self.forget_jail(key)

@@ -207,6 +207,9 @@ def warnings(hub: Hub, *, commands: bool) -> list[str]:
         found.append(f"what commands write is not kept: {hub.runner.trouble}")
     if (trouble := hub.log.trouble()) is not None:
         found.append(trouble)
+    names = hub.roster.names
+    found += [why for why in names.engines().values() if why is not None]
+    found += [f"{shown(name)}: {why}" for name, why in sorted(names.refused().items())]
     most, probes = hub.backend.most_probes, hub.fleet.count(Phase.ARMED)
     if most is not None and probes > most:
         found.append(f"{probes} probes: see jaildaemon(1), BUGS, of more than {most}")

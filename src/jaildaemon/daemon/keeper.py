@@ -43,7 +43,7 @@ class Hub(Protocol):
 class Keeper(ProbeOwner):
     """Keeps the probe of one rule."""
 
-    __slots__ = ("_fired", "_hub", "_probe", "_timer", "asked", "error", "jail", "member")
+    __slots__ = ("_fired", "_hub", "_probe", "_timer", "asked", "error", "jail", "left", "member")
 
     def __init__(self, hub: Hub, member: Member, jail: Jail | None) -> None:
         self._hub = hub
@@ -52,6 +52,8 @@ class Keeper(ProbeOwner):
         """Why the latest arming failed."""
         self.asked: str | None = None
         """Who asked for the rule."""
+        self.left: str | None = None
+        """Why a rule in a file loses its jail."""
         self._fired: str | None = None
         """Who had the standing probe signalled, on the host."""
         self._probe: Probe | None = None
@@ -179,7 +181,7 @@ class Keeper(ProbeOwner):
             self._hub.lost(self.member, Event.MISSED)
             return
         if lost and self.member.life.phase is not Phase.NEW:
-            self._hub.log.info(f"gone: {error}", rule=self.member.rule)
+            self._hub.log.info(f"gone: {error.why}", rule=self.member.rule)
         self._hub.event(self.member, Event.LOST if lost else Event.FAILED)
 
     def ended(self, death: Death) -> None:
@@ -193,11 +195,20 @@ class Keeper(ProbeOwner):
         if armed:
             self.member.reason = f"the probe died of {death}"
             if not lasting:
+                ending = self._ending()
+                if ending is not None:
+                    self.member.reason = f"{ending}; a rule in a file would follow its next start"
                 self._hub.log.warning(f"gone: {self.member.reason}", rule=self.member.rule)
         if lasting and armed and self._has_ended():
             self._hub.lost(self.member, Event.MISSED)
         else:
             self._hub.event(self.member, Event.FELL if lasting else Event.DIED)
+
+    def _ending(self) -> str | None:
+        try:
+            return None if self.jail is None else self.jail.unsettled()
+        except OSError:
+            return None  # it cannot be asked now
 
     def _has_ended(self) -> bool:
         try:

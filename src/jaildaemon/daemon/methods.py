@@ -199,7 +199,7 @@ class Methods:
 
     def list_rules(self, wish: schema.List, call: Call) -> None:
         """Answer with every rule, or those of one jail."""
-        members = self.fleet.members.values() if wish.jail is None else self.of_jail(wish.jail)
+        members = self._shown() if wish.jail is None else self.of_jail(wish.jail)
         rules = [self.describe(member) for member in members]
         if wish.jail is None:
             rules += self._patterns()
@@ -207,6 +207,10 @@ class Methods:
             for rule in rules:
                 del rule["command"]  # a reader sees that there is one
         call.answer({"rules": rules})
+
+    def _shown(self) -> list[Member]:
+        hidden = self._hub.roster.is_hidden
+        return [member for member in self.fleet.members.values() if not hidden(member)]
 
     def status(self, _: schema.Nothing, call: Call) -> None:
         """Answer with the counts."""
@@ -216,15 +220,21 @@ class Methods:
                 "version": __version__,
                 "pid": os.getpid(),
                 "uptime_seconds": round(self._hub.now().steady - self._hub.started.steady, 3),
-                "rules": len(fleet.members),
+                "rules": len(self._shown()),
                 "probes": fleet.count(Phase.ARMED),
                 "running": fleet.running,
                 "queued": fleet.queued,
                 "triggers": fleet.triggers,
                 "refused": fleet.refused,
                 "warnings": warnings(self._hub, commands=call.peer.uid == os.geteuid()),
+                **self._engines(),
             }
         )
+
+    def _engines(self) -> Parameters:
+        engines = self._hub.roster.names.engines()
+        said = [_present({"name": n, "up": w is None, "reason": w}) for n, w in engines.items()]
+        return {"engines": said} if said else {}
 
     def reload(self, _: schema.Nothing, call: Call) -> None:
         """Take the files as they are now, or none; answers when what was removed is gone."""
@@ -296,7 +306,7 @@ class Methods:
 
     def _patterns(self) -> list[Parameters]:
         """Return the rules in files that fit no jail as yet, as List shows one that waits."""
-        ids = {m.rule.id.partition("@")[0] for m in self.fleet.members.values() if m.rule.lasting}
+        ids = {m.rule.id.partition("@")[0] for m in self._shown() if m.rule.lasting}
         roster = self._hub.roster
         return [
             {

@@ -26,8 +26,11 @@ class Owner(Protocol):
     def seen(self, name: str, jail: Jail) -> None:
         """Take note that `jail`, a fresh handle, has this full name now."""
 
-    def gone(self, name: str) -> None:
-        """Take note that nothing has this name any more."""
+    def gone(self, name: str, why: str) -> None:
+        """Take note that what had this name has it no more."""
+
+    def jail_of(self, name: str) -> Jail | None:
+        """Return the jail that has this name."""
 
     def is_absent(self, rule: FileRule) -> bool:
         """Say whether a jail that the rule means may still have to be found."""
@@ -52,6 +55,12 @@ class Names(Protocol):
 
     def trouble(self, rule_jail: str) -> str | None:
         """Say why jails of such a name cannot be seen now."""
+
+    def engines(self) -> dict[str, str | None]:
+        """Return each engine that is asked, and why it does not answer."""
+
+    def refused(self) -> dict[str, str]:
+        """Return each jail that runs and cannot be taken, and why."""
 
     def stop(self) -> None:
         """Watch nothing any more."""
@@ -116,6 +125,14 @@ class KernelNames:
         """Say nothing: the kernel can always be asked."""
         del rule_jail
         return None
+
+    def engines(self) -> dict[str, str | None]:
+        """Say that there are none."""
+        return {}
+
+    def refused(self) -> dict[str, str]:
+        """Say nothing: what the kernel names can be taken."""
+        return {}
 
     def stop(self) -> None:
         """Watch nothing any more."""

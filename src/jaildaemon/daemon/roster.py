@@ -14,6 +14,7 @@ from jaildaemon.core.config import Configuration, FileRule
 from jaildaemon.core.fleet import Member, Stage
 from jaildaemon.core.lifecycle import Event, Phase
 from jaildaemon.core.rules import Rule
+from jaildaemon.daemon.engine_follower import ANOTHER, ENDED
 from jaildaemon.daemon.followers import EngineNames
 from jaildaemon.daemon.names import KernelNames, Names
 
@@ -180,6 +181,8 @@ class Roster:
         if not self._fitting(name) or hub.ending:
             hub.forget_jail(jail.key)
             return
+        if name in self.present:
+            self._note_why(name, ANOTHER)
         self._drop(name)
         try:
             self._ends[name] = hub.backend.watch_end(jail, lambda: self._ended(name))
@@ -195,14 +198,24 @@ class Roster:
             self._fill()
             self._settle_all(name)
 
-    def gone(self, name: str) -> None:
-        """Take note that nothing has this name any more."""
+    def jail_of(self, name: str) -> Jail | None:
+        """Return the jail that has this name."""
+        return self.present.get(name)
+
+    def gone(self, name: str, why: str) -> None:
+        """Take note that what had this name has it no more."""
         if name in self.present:
+            self._note_why(name, why)
             self._drop(name)
             self._settle_all(name)
 
+    def _note_why(self, name: str, why: str) -> None:
+        for member in self._members.values():
+            if member.rule.jail == name:
+                self._hub.keepers[member.rule.id].left = why
+
     def _ended(self, name: str) -> None:
-        self.gone(name)
+        self.gone(name, ENDED)
         self.names.look(name, 0.0)
 
     def lost(self, member: Member, jail_key: str) -> None:
@@ -210,7 +223,7 @@ class Roster:
         jail = self.present.get(member.rule.jail)
         if jail is not None and jail.key == jail_key:
             # Who says that it runs says so still: not at once again, and again.
-            self.gone(member.rule.jail)
+            self.gone(member.rule.jail, ENDED)
             self.names.look(member.rule.jail, LOST_SECONDS)
         else:
             self.settle(member)
@@ -237,10 +250,15 @@ class Roster:
         for member in list(self._members.values()):
             limit = member.rule.policy.limit
             since = now.wall - (member.last_trigger or 0.0)
-            idle = member.life.phase is Phase.WAITING and not member.runs and not member.jail_key
             forgotten = member.last_trigger is None or limit is None or since > limit.seconds
-            if "@" in member.rule.id and idle and forgotten and not member.wait(now):
+            if self.is_hidden(member) and forgotten and not member.wait(now):
                 self._hub.detach(member)
+
+    @staticmethod
+    def is_hidden(member: Member) -> bool:
+        """Say whether a pattern's rule has no jail any more: only its limit may still count."""
+        idle = member.life.phase is Phase.WAITING and not member.runs and not member.jail_key
+        return idle and "@" in member.rule.id
 
     # --- one rule ----------------------------------------------------------------
 
@@ -268,7 +286,8 @@ class Roster:
             return
         if successor is not None:
             self._change(member, successor)
-            stale = stale or phase is Phase.WAITING
+            if not stale and phase is Phase.WAITING:
+                stale, hub.keepers[rule.id].left = True, CHANGED
         if stale and member.jail_key:
             hub.leave(member)
         if jail is not None and not member.jail_key:

@@ -6,16 +6,15 @@ hostile until checked: only a name, an id and a pid are taken of it.
 """
 
 import abc
-import json
 import os
-import re
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Protocol
 
+from jaildaemon.engines.answers import Found, Scan, Stopped
 from jaildaemon.engines.endpoint import Endpoint, EngineError
 from jaildaemon.engines.identity import Init
 
@@ -23,10 +22,12 @@ HERE = Endpoint()
 """An engine where it is by default."""
 
 SECONDS = 5.0
-"""How long a command may take: an engine that is slower is better asked again."""
+"""How long a command may take at first: an engine that is slower gets twice as long."""
+MOST_SECONDS = 60.0
+SILENT = 3
+"""Containers in a row of which an engine says nothing, until no more are asked for."""
 MAX_BYTES = 1 << 20
 """Of a command's output: some thousands of containers."""
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 READ_BYTES = 65536
 WORDS = 500
 """Bytes of what a command complained of: its last line is told on."""
@@ -77,35 +78,8 @@ class Loop(Protocol):
         """Forget a deadline."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A running container: its name, its engine's id of it, and the host's pid of its init."""
-
-    name: str
-    id: str
-    pid: int
-    unit: str = ""
-    """The systemd unit that it is in, where its engine says so."""
-
-
-def found(untrusted_name: str, untrusted_id: str, untrusted_pid: object) -> Found | None:
-    """Return a container that an engine speaks of; None where it is none that could be meant."""
-    pid = 0
-    if isinstance(untrusted_pid, int):
-        pid = untrusted_pid
-    elif isinstance(untrusted_pid, str) and re.fullmatch(r"[0-9]{1,10}", untrusted_pid):
-        pid = int(untrusted_pid)
-    plain = NAME.fullmatch(untrusted_name) and NAME.fullmatch(untrusted_id)
-    return Found(untrusted_name, untrusted_id, pid) if plain and pid > 0 else None
-
-
-def as_json(answer: str, name: str) -> object:
-    """Return what a command wrote, or an EngineError."""
-    try:
-        parsed: object = json.loads(answer)
-    except (ValueError, RecursionError):
-        return EngineError(f"{name} answered what is not JSON")
-    return parsed
+class TooLate(EngineError):
+    """No answer within the limit."""
 
 
 class Child:
@@ -237,13 +211,15 @@ class Question:
         argv: list[str],
         done: Callable[[str | EngineError], None],
         endpoint: Endpoint = HERE,
+        seconds: float = SECONDS,
     ) -> None:
         """`done` is called later, never within this call."""
-        self._loop, self._done = loop, done
+        self._loop, self._done, self._seconds = loop, done, seconds
         self._data = bytearray()
         self._why: str | None = None
+        self._is_late = False
         self._child: Child | None = None
-        self._deadline = loop.call_in(SECONDS, self._too_late)
+        self._deadline = loop.call_in(seconds, self._too_late)
         try:
             self._child = Child(loop, argv, self._read, self._ended, endpoint=endpoint)
         except EngineError as error:
@@ -257,7 +233,8 @@ class Question:
             self._child.kill()
 
     def _too_late(self) -> None:
-        self._fail(f"no answer in {SECONDS:.0f} s")
+        self._is_late = True
+        self._fail(f"no answer in {self._seconds:.0f} s")
 
     def _read(self, untrusted: bytes) -> None:
         self._data += untrusted
@@ -268,11 +245,12 @@ class Question:
         self._loop.cancel(self._deadline)
         failed = self._why or why
         output = self._data.decode(errors="replace")
-        self._done(EngineError(failed, output) if failed else output)
+        error = TooLate if self._is_late else EngineError
+        self._done(error(failed, output) if failed else output)
 
 
-Scanned = Callable[[list[Found] | EngineError], None]
-LookedUp = Callable[[Found | EngineError | None], None]
+Scanned = Callable[[Scan | EngineError], None]
+LookedUp = Callable[[Found | Stopped | EngineError | None], None]
 
 
 class Stream(abc.ABC):
@@ -321,10 +299,22 @@ class Engine(abc.ABC):
 
     def __init__(self, loop: Loop, endpoint: Endpoint = HERE) -> None:
         self._loop, self.endpoint = loop, endpoint
+        self._seconds = SECONDS
 
     def ask(self, argv: list[str], done: Callable[[str | EngineError], None]) -> None:
-        """Ask by a command."""
-        Question(self._loop, argv, done, self.endpoint)
+        """Ask by a command.  One that is too slow gets twice as long the next time."""
+        began = time.monotonic()
+
+        def answered(answer: str | EngineError) -> None:
+            took = time.monotonic() - began
+            if isinstance(answer, TooLate):
+                self._seconds = min(2 * self._seconds, MOST_SECONDS)
+            elif isinstance(answer, str):
+                # Not at once as short as ever: it may take so long each time.
+                self._seconds = min(max(SECONDS, 3 * took), MOST_SECONDS)
+            done(answer)
+
+        Question(self._loop, argv, answered, self.endpoint, self._seconds)
 
     @abc.abstractmethod
     def doubt(self, found: Found, init: Init) -> str | None:
@@ -335,30 +325,36 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def scan(self, wants: Callable[[str], bool], done: Scanned) -> None:
-        """Say which containers of a wanted name run, paused ones too."""
+        """Say which containers of a wanted name run, paused ones too, and which names there are."""
 
     @abc.abstractmethod
     def lookup(self, name: str, done: LookedUp) -> None:
-        """Say which running container has this name: None where there is none."""
+        """Say which container has this name: None where there is none."""
 
-    def look_up_all(self, names: list[str], done: Scanned) -> None:
-        """Look each name up, one after the other; those that run are what a scan found."""
+    def look_up_all(self, names: list[str], listed: Mapping[str, str], done: Scanned) -> None:
+        """Look each name up, one after the other; one that is not told of is no other's fault."""
         containers: list[Found] = []
+        silent: dict[str, str] = {}
+        in_a_row = 0
 
         def ask_next(left: list[str]) -> None:
-            if not left:
-                done(containers)
-                return
-
-            def answered(answer: Found | EngineError | None) -> None:
+            def answered(answer: Found | Stopped | EngineError | None) -> None:
+                nonlocal in_a_row
+                in_a_row = in_a_row + 1 if isinstance(answer, EngineError) else 0
                 if isinstance(answer, EngineError):
-                    done(answer)
-                    return
-                if answer is not None:
+                    silent[left[0]] = str(answer)
+                    if in_a_row == SILENT:
+                        silent.update(dict.fromkeys(left[1:], str(answer)))
+                        done(Scan(containers, listed, silent))
+                        return
+                elif isinstance(answer, Found):
                     containers.append(answer)
                 ask_next(left[1:])
 
-            self.lookup(left[0], answered)
+            if left:
+                self.lookup(left[0], answered)
+            else:
+                done(Scan(containers, listed, silent))
 
         ask_next(names)
 
@@ -368,3 +364,8 @@ class Engine(abc.ABC):
 
         `ended` says why nothing is told any more.
         """
+
+    def watch_return(self, back: Callable[[], None]) -> Stream | None:
+        """Call `back` when an engine that is not there may be there again, if that is told."""
+        del back
+        return None

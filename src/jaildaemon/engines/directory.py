@@ -108,3 +108,34 @@ class DirectoryStream(Stream):
             self._loop.unwatch_fd(self._fd)
             os.close(self._fd)
             self._fd = -1
+
+
+def reappearance(loop: Loop, path: str, back: Callable[[], None]) -> Stream | None:
+    """Call `back` when a file is made at `path`, or made anew; None where that cannot be watched.
+
+    Whoever waits for it tries again after a while in any case.
+    """
+    stream: DirectoryStream | None = None
+    before = _made(path)
+
+    def changed() -> None:
+        nonlocal before
+        now = _made(path)
+        if now not in (None, before):
+            back()
+        before = now
+
+    try:
+        place = os.path.realpath(os.path.dirname(path))
+        stream = DirectoryStream(loop, place, changed, lambda _: None)
+    except EngineError:
+        return None
+    return stream
+
+
+def _made(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_ctime_ns

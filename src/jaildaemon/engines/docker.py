@@ -7,34 +7,43 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar
 
-from jaildaemon.engines.base import (
-    HERE,
-    Engine,
-    EventStream,
-    Found,
-    LookedUp,
-    Loop,
-    Scanned,
-    Stream,
-    found,
-)
+from jaildaemon.engines.answers import Found, Scan, Stopped, found, stopped
+from jaildaemon.engines.base import HERE, Engine, EventStream, LookedUp, Loop, Scanned, Stream
+from jaildaemon.engines.directory import reappearance
 from jaildaemon.engines.endpoint import Endpoint, EngineError, program
 from jaildaemon.engines.identity import Init, in_cgroup_of, in_state_file
 
 SOCKET = "/var/run/docker.sock"
 FORMAT = "{{.Id}} {{.State.Pid}} {{.State.Status}} {{.Name}}"
-LIVING = ("running", "paused")
+LIST = "{{.ID}} {{.Names}}"
+LIVING = ("running", "paused", "restarting", "stopping")
+"""Docker's and podman's states in which a first process lives, if they name one."""
 
 
-def _parse(untrusted: str) -> list[Found]:
+def _ids(untrusted: str) -> dict[str, str]:
+    """Return the id of each name in the lines of LIST; docker's links have a slash."""
+    ids = {}
+    for line in untrusted.splitlines():
+        ident, _, names = line.partition(" ")
+        for name in names.strip().split(","):
+            if found(name, ident, 1):
+                ids[name] = ident
+    return ids
+
+
+def _parse(untrusted: str) -> list[tuple[str, Found | Stopped]]:
     """Return what `inspect` says in FORMAT, a line each; what else is there is a complaint."""
-    containers = []
+    containers: list[tuple[str, Found | Stopped]] = []
     for line in untrusted.splitlines():
         words = line.split()
-        if len(words) == 4 and words[2] in LIVING:  # noqa: PLR2004 - the words of FORMAT
-            one = found(words[3].removeprefix("/"), words[0], words[1])
-            containers += [one] if one else []
+        if len(words) == 4 and found(words[3].removeprefix("/"), words[0], 1):  # noqa: PLR2004 - the words of FORMAT
+            name = words[3].removeprefix("/")
+            one = found(name, words[0], words[1]) if words[2] in LIVING else None
+            containers.append((name, one or stopped(words[2])))
     return containers
+
+
+Inspected = list[tuple[str, Found | Stopped]] | EngineError
 
 
 class Docker(Engine):
@@ -45,6 +54,8 @@ class Docker(Engine):
     settings: ClassVar[tuple[str, ...]] = ("client", "socket")
     states: ClassVar[tuple[str, ...]] = ("/run/docker/runtime-runc/moby/{}/state.json",)
     """State files of its runtimes."""
+    every: ClassVar[tuple[str, ...]] = ()
+    """What makes `ps` list whatever has a first process."""
     events: ClassVar[tuple[str, ...]] = ("start", "die", "rename")
     gone: ClassVar[str] = "no such"
 
@@ -64,27 +75,30 @@ class Docker(Engine):
         )
 
     def scan(self, wants: Callable[[str], bool], done: Scanned) -> None:
-        """List the ids, then look at all of them."""
+        """List the names, then look at all that are wanted; at each, where that fails."""
 
         def listed(answer: str | EngineError) -> None:
             if isinstance(answer, EngineError):
                 done(answer)
                 return
-            ids = [word for word in answer.split() if found("x", word, 1)]
-            if not ids:
-                done([])
-                return
-            self._inspect(ids, inspected)
+            ids = _ids(answer)
+            wanted = sorted(name for name in ids if wants(name))
 
-        def inspected(answer: list[Found] | EngineError) -> None:
-            if isinstance(answer, list):
-                answer = [one for one in answer if wants(one.name)]
-            done(answer)
+            def inspected(answer: Inspected) -> None:
+                if isinstance(answer, EngineError):
+                    self.look_up_all(wanted, ids, done)
+                    return
+                containers = [one for _, one in answer if isinstance(one, Found)]
+                done(Scan([one for one in containers if wants(one.name)], ids))
 
-        states = [f"--filter=status={state}" for state in LIVING]
-        self.ask(self.command("ps", "--quiet", "--no-trunc", *states), listed)
+            if wanted:
+                self._inspect([ids[name] for name in wanted], inspected)
+            else:
+                done(Scan([], ids))
 
-    def _inspect(self, names: list[str], done: Scanned) -> None:
+        self.ask(self.command("ps", "--no-trunc", *self.every, f"--format={LIST}"), listed)
+
+    def _inspect(self, names: list[str], done: Callable[[Inspected], None]) -> None:
         def answered(answer: str | EngineError) -> None:
             if isinstance(answer, EngineError):
                 # One has ended meanwhile; what it says of the others is so.
@@ -99,11 +113,11 @@ class Docker(Engine):
     def lookup(self, name: str, done: LookedUp) -> None:
         """Look at one; an id, or the beginning of one, is no name."""
 
-        def answered(answer: list[Found] | EngineError) -> None:
+        def answered(answer: Inspected) -> None:
             if isinstance(answer, EngineError):
                 done(answer)
-                return
-            done(next((one for one in answer if one.name == name), None))
+            else:
+                done(dict(answer).get(name))
 
         self._inspect([name], answered)
 
@@ -112,6 +126,10 @@ class Docker(Engine):
         filters = [f"--filter=event={event}" for event in self.events]
         options = ("--filter=type=container", *filters, "--format={{.ID}}")
         return EventStream(self._loop, self.command("events", *options), poke, ended, self.endpoint)
+
+    def watch_return(self, back: Callable[[], None]) -> Stream | None:
+        """Watch its socket's directory: dockerd makes the socket anew."""
+        return reappearance(self._loop, self.endpoint.socket or SOCKET, back)
 
 
 CONFIGURATION = (
@@ -147,6 +165,7 @@ class Podman(Docker):
     client = "podman"
     settings: ClassVar[tuple[str, ...]] = ("client",)
     states = ("/run/runc/{}/state.json", "/run/crun/{}/status")
+    every = ("--all",)  # else none that is stopping
     events: ClassVar[tuple[str, ...]] = ("start", "died", "rename", "restart")
 
     def __init__(self, loop: Loop, endpoint: Endpoint = HERE) -> None:
@@ -156,6 +175,11 @@ class Podman(Docker):
             return remote or endpoint.vet(path)
 
         super().__init__(loop, replace(endpoint, vet=vet))
+
+    def watch_return(self, back: Callable[[], None]) -> Stream | None:
+        """Wait for nothing: it has no daemon that could come."""
+        del back
+        return None
 
     def command(self, *words: str) -> list[str]:
         """Return a command of it.  No variable that names a connection is passed on."""

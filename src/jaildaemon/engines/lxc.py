@@ -3,16 +3,8 @@
 
 from collections.abc import Callable
 
-from jaildaemon.engines.base import (
-    NAME,
-    Engine,
-    EventStream,
-    Found,
-    LookedUp,
-    Scanned,
-    Stream,
-    found,
-)
+from jaildaemon.engines.answers import NAME, Found, found, stopped
+from jaildaemon.engines.base import Engine, EventStream, LookedUp, Scanned, Stream
 from jaildaemon.engines.endpoint import EngineError
 from jaildaemon.engines.identity import Init, in_cgroup_of
 
@@ -39,8 +31,8 @@ class Lxc(Engine):
             if isinstance(answer, EngineError):
                 done(answer)
                 return
-            names = [n for n in answer.split() if NAME.fullmatch(n) and wants(n)]
-            self.look_up_all(names, done)
+            listed = {name: name for name in answer.split() if NAME.fullmatch(name)}
+            self.look_up_all([name for name in listed if wants(name)], listed, done)
 
         self.ask(["lxc-ls", "-1", "--active"], listed)
 
@@ -52,7 +44,7 @@ class Lxc(Engine):
                 gone = "doesn't exist" in str(answer)
                 done(None if gone else answer)
                 return
-            done(found(name, name, answer.strip()))
+            done(found(name, name, answer.strip()) or stopped("stopped"))
 
         self.ask(["lxc-info", f"--name={name}", "--pid", "--no-humanize"], answered)
 

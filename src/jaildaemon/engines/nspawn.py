@@ -4,16 +4,8 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from jaildaemon.engines.base import (
-    NAME,
-    Engine,
-    Found,
-    LookedUp,
-    Scanned,
-    Stream,
-    as_json,
-    found,
-)
+from jaildaemon.engines.answers import NAME, Found, Stopped, as_json, found
+from jaildaemon.engines.base import Engine, LookedUp, Scanned, Stream
 from jaildaemon.engines.directory import DirectoryStream
 from jaildaemon.engines.endpoint import EngineError
 from jaildaemon.engines.identity import Init, unit
@@ -56,8 +48,8 @@ class Nspawn(Engine):
             if isinstance(parsed, EngineError):
                 done(parsed)
                 return
-            names = containers(parsed)
-            self.look_up_all([n for n in names if NAME.fullmatch(n) and wants(n)], done)
+            names = [name for name in containers(parsed) if NAME.fullmatch(name)]
+            self.look_up_all([name for name in names if wants(name)], {}, done)
 
         self.ask(LIST, listed)
 
@@ -68,7 +60,7 @@ class Nspawn(Engine):
         is an error of many wordings.  Asked again, it knows no such machine.
         """
 
-        def first(answer: Found | EngineError | None) -> None:
+        def first(answer: Found | Stopped | EngineError | None) -> None:
             if isinstance(answer, EngineError):
                 self._show(name, done)
             else:

@@ -4,27 +4,22 @@
 from collections.abc import Callable
 from typing import ClassVar
 
-from jaildaemon.engines.base import (
-    Engine,
-    Found,
-    LookedUp,
-    Scanned,
-    Stream,
-    as_json,
-    found,
-)
+from jaildaemon.engines.answers import Found, Scan, Stopped, as_json, found, stopped
+from jaildaemon.engines.base import Engine, LookedUp, Scanned, Stream
 from jaildaemon.engines.directory import DirectoryStream
 from jaildaemon.engines.endpoint import EngineError
 from jaildaemon.engines.identity import Init, in_state_file
 
-LIVING = ("running", "paused")
+LIVING = ("running", "pausing", "paused")
 
 
-def _container(untrusted: object) -> Found | None:
+def _container(untrusted: object) -> Found | Stopped | None:
     """Return the container that a state of the OCI runtime specification speaks of."""
-    if not isinstance(untrusted, dict) or untrusted.get("status") not in LIVING:
+    if not isinstance(untrusted, dict):
         return None
     name = str(untrusted.get("id"))
+    if untrusted.get("status") not in LIVING:
+        return stopped(untrusted.get("status"))
     return found(name, name, untrusted.get("pid"))
 
 
@@ -51,8 +46,9 @@ class Runc(Engine):
                 done(parsed)
                 return
             rows = parsed if isinstance(parsed, list) else []  # null where there are none
-            containers = [one for row in rows if (one := _container(row))]
-            done([one for one in containers if wants(one.name)])
+            containers = [one for row in rows if isinstance(one := _container(row), Found)]
+            listed = {one.name: one.id for one in containers}
+            done(Scan([one for one in containers if wants(one.name)], listed))
 
         self.ask([self.name, "list", "--format=json"], listed)
 
