@@ -57,6 +57,10 @@ def _connect(path: str, what: str, seconds: float | None) -> socket.socket:
         raise _silent(what, path, 0, seconds or 0.0) from None
     except (FileNotFoundError, ConnectionRefusedError) as error:
         sock.close()
+        pid = _who_has_locked(path)
+        if pid:
+            why = f"the socket is gone, and its daemon still runs: pid {pid}"
+            raise NoDaemon(what, path, why, f"kill -HUP {pid} makes it again") from error
         raise NoDaemon(what, path, "no daemon is running", _START_HINT) from error
     except PermissionError as error:
         sock.close()
@@ -67,6 +71,24 @@ def _connect(path: str, what: str, seconds: float | None) -> socket.socket:
         sock.close()
         raise NoDaemon(what, path, error.strerror or str(error), _START_HINT) from error
     return sock
+
+
+def _who_has_locked(path: str) -> str:
+    """Return the pid of a daemon that lives on though nothing answers at its socket; else ""."""
+    import fcntl
+
+    try:
+        fd = os.open(f"{path}.lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = os.read(fd, 16).decode("ascii", "replace")
+        return pid if pid.isdecimal() else ""
+    finally:
+        os.close(fd)
+    return ""
 
 
 def _server(sock: socket.socket) -> tuple[int, int]:

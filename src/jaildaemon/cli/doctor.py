@@ -54,8 +54,12 @@ def examine(socket: str) -> list[Finding]:
         findings.append(Finding("backend", ok=False, found=error.strerror or str(error)))
     if backend is not None:
         findings.append(_arming(backend))
-        findings.append(_state(state_directory(backend.state_directory, socket, options.SOCKET)))
-    findings += [_place("socket", socket), _engines(), *_answer(socket)]
+    status, answer = _answer(socket)
+    if backend is not None:
+        # That of the daemon that runs, else that of the one that would.
+        default = state_directory(backend.state_directory, socket, options.SOCKET)
+        findings.append(_state(Path(str(status.get("state") or default))))
+    findings += [_place("socket", socket), _engines(), *answer]
     return findings
 
 
@@ -155,18 +159,19 @@ def _place(name: str, path: str) -> Finding:
     return Finding(name, ok=True, found=path)
 
 
-def _answer(socket: str) -> list[Finding]:
+def _answer(socket: str) -> tuple[dict[str, Any], list[Finding]]:
+    """Return what the daemon says of itself, and what that means."""
     try:
         status = client.call(socket, "Status", {})
         rules: Any = client.call(socket, "List", {})["rules"]
     except JaildaemonError as error:
-        return [_failed("daemon", error)]
+        return {}, [_failed("daemon", error)]
     version = status["version"]
     found = f"version {version}, pid {status['pid']}"
     if version != __version__:
         found = f"version {version} runs, and {__version__} is installed"
     daemon = Finding("daemon", ok=version == __version__, found=found, hint="jaildaemon restart")
-    return [daemon, _rules(rules), *_asked(status)]
+    return status, [daemon, _rules(rules), *_asked(status)]
 
 
 def _asked(status: dict[str, Any]) -> list[Finding]:

@@ -258,7 +258,18 @@ class ControlServer:
         self._strangers = 0
         """In these STRANGERS_SECONDS."""
         self._closed = False
+        self._paused = False
+        """Whether nothing is accepted for now."""
         backend.watcher.watch_fd(listener.fileno(), self._accept)
+
+    def listen(self, listener: socket.socket) -> None:
+        """Accept at another socket: the name of the one before was removed, and it is closed."""
+        if not self._paused:
+            self.backend.watcher.unwatch_fd(self._listener.fileno())
+        self._listener.close()
+        self._listener = listener
+        if not self._paused:
+            self.backend.watcher.watch_fd(listener.fileno(), self._accept)
 
     def complain(self, what: str) -> None:
         """Log what a client did wrong; of a storm, COMPLAINTS lines and then how many more."""
@@ -295,6 +306,7 @@ class ControlServer:
             # The listener stays readable: without a pause we would spin.
             self.log.error(f"accepting nothing for {PAUSE_SECONDS:.0f} s: {error.strerror}")
             self.backend.watcher.unwatch_fd(self._listener.fileno())
+            self._paused = True
             self.backend.watcher.call_in(PAUSE_SECONDS, self._resume)
             return
         sock.setblocking(False)
@@ -326,6 +338,7 @@ class ControlServer:
         if self._strangers == 1:
             self.backend.watcher.call_in(STRANGERS_SECONDS, self._count_anew)
         elif self._strangers == STRANGERS:
+            self._paused = True
             self.backend.watcher.unwatch_fd(self._listener.fileno())
 
     def _count_anew(self) -> None:
@@ -338,5 +351,6 @@ class ControlServer:
             return
         try:
             self.backend.watcher.watch_fd(self._listener.fileno(), self._accept)
+            self._paused = False
         except OSError:
             self.backend.watcher.call_in(PAUSE_SECONDS, self._resume)

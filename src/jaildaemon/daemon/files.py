@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+import attrs
+
 from jaildaemon.backends import trust
 from jaildaemon.backends.base import Backend
 from jaildaemon.core import wire
@@ -19,6 +21,9 @@ from jaildaemon.errors import JaildaemonError, NotPermitted, Refused
 
 ANSWER_SECONDS = 5.0
 """How long another instance may take to answer the test command."""
+
+RENEW_SECONDS = 0.1
+"""The same in a daemon that serves, where the lock is ours already."""
 
 _START = "start"
 
@@ -58,6 +63,13 @@ def _open(path: str, mode: int) -> int:
     return fd
 
 
+def _is_in_place(path: str, ours: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(ours, os.lstat(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 class LockedFile:
     """A file that is locked while we live, and removed when we end well.
 
@@ -77,7 +89,7 @@ class LockedFile:
                 os.close(fd)
                 raise
             self.fd = fd
-            if self._in_place():
+            if self.in_place():
                 return
             os.close(fd)  # whom it belonged to removed it in this instant; try again
 
@@ -89,20 +101,28 @@ class LockedFile:
         os.set_inheritable(fd, False)
         return self
 
-    def _in_place(self) -> bool:
-        try:
-            return os.path.samestat(os.fstat(self.fd), os.lstat(self.path))
-        except FileNotFoundError:
-            return False
+    def in_place(self) -> bool:
+        """Say whether its name still means it."""
+        return _is_in_place(self.path, os.fstat(self.fd))
+
+    def renew(self) -> None:
+        """Make and lock it anew, with our pid; Locked, Refused."""
+        fresh = LockedFile(self.path, 0o600)
+        os.close(self.fd)
+        self.fd = fresh.fd
+        self.write_pid()
 
     def write_pid(self) -> None:
-        """Write our pid, as pidfile_write(3) does."""
-        os.ftruncate(self.fd, 0)
-        os.pwrite(self.fd, f"{os.getpid()}".encode(), 0)
+        """Write our pid, as pidfile_write(3) does; Refused."""
+        try:
+            os.ftruncate(self.fd, 0)
+            os.pwrite(self.fd, f"{os.getpid()}".encode(), 0)
+        except OSError as error:
+            raise _refuse(self.path, error) from error
 
     def remove(self) -> None:
         """Remove the file, if it is still ours, and unlock."""
-        if self._in_place():
+        if self.in_place():
             os.unlink(self.path)
         os.close(self.fd)
 
@@ -133,10 +153,10 @@ def lock_pidfile(path: str) -> LockedFile:
         raise Refused(_START, path, f"jaildaemon is already running: {who}") from None
 
 
-def _running_instance(path: str, backend: Backend) -> str | None:
+def _running_instance(path: str, backend: Backend, seconds: float = ANSWER_SECONDS) -> str | None:
     """Send the test command to the socket; return who answers, None if nobody can."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(ANSWER_SECONDS)
+        sock.settimeout(seconds)
         try:
             sock.connect(path)
         except (FileNotFoundError, ConnectionRefusedError):
@@ -178,28 +198,34 @@ class ControlSocket:
             why = f"is {size} bytes long, a socket's path has at most {MAX_SOCKET_BYTES}"
             raise Refused(_START, path, why)
         try:
-            self._lock = LockedFile(f"{path}.lock", 0o600)
-        except Locked:
+            self.lock = LockedFile(f"{path}.lock", 0o600)
+            self.lock.write_pid()
+        except Locked as locked:
             # Another daemon holds it for life, or another start is under way.
-            who = _running_instance(path, backend) or "a daemon that is just starting"
+            pid = locked.pid()
+            starting = "a daemon that is just starting"
+            gone = f"pid {pid}, whose socket is gone: kill -HUP {pid} makes it again"
+            who = _running_instance(path, backend) or (starting if pid is None else gone)
             raise Refused(_START, path, f"jaildaemon is already running: {who}") from None
 
     @classmethod
-    def adopt(cls, path: str, listener_fd: int, lock_fd: int) -> "ControlSocket":
+    def adopt(cls, path: str, listener_fd: int, lock_fd: int, backend: Backend) -> "ControlSocket":
         """Take up the socket as it was before the daemon replaced itself by exec."""
         self = cls.__new__(cls)
-        self.path, self._lock = path, LockedFile.adopt(f"{path}.lock", lock_fd)
+        self.path, self.lock = path, LockedFile.adopt(f"{path}.lock", lock_fd)
+        self.lock.write_pid()  # which 0.1.0 does not
         self.listener = socket.socket(fileno=listener_fd)
         os.set_inheritable(listener_fd, False)
-        self._made = os.lstat(path)
+        self._backend = backend
+        self._made = os.lstat(path) if os.path.lexists(path) else None
         return self
 
     @property
     def descriptors(self) -> tuple[int, int]:
         """The listener's and the lock's."""
-        return self.listener.fileno(), self._lock.fd
+        return self.listener.fileno(), self.lock.fd
 
-    def bind(self) -> None:
+    def bind(self, seconds: float = ANSWER_SECONDS) -> None:
         """Make the socket; one that nobody serves is replaced."""
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISSOCK(os.lstat(self.path).st_mode):
@@ -209,20 +235,32 @@ class ControlSocket:
                     "exists and is not a socket",
                     "remove it, or choose another with -f",
                 )
-            who = _running_instance(self.path, self._backend)
+            who = _running_instance(self.path, self._backend, seconds)
             if who:
                 raise Refused(_START, self.path, f"jaildaemon is already running: {who}")
             os.unlink(self.path)  # a dead one's
-        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with _umask(0o177):
-                self.listener.bind(self.path)
-            self.listener.listen(128)
-            self.listener.setblocking(False)
+                listener.bind(self.path)
+            listener.listen(128)
+            listener.setblocking(False)
             self._made = os.lstat(self.path)
         except OSError as error:
-            self.listener.close()
+            listener.close()
             raise _refuse(self.path, error) from error
+        self.listener = listener
+
+    def in_place(self) -> bool:
+        """Say whether its name still means it."""
+        return self._made is not None and _is_in_place(self.path, self._made)
+
+    def renew(self) -> None:
+        """Bind it anew, under the lock; Refused.  Who is connected stays so.
+
+        The listener before this one is to be closed by who accepts at it.
+        """
+        self.bind(RENEW_SECONDS)
 
     def open_to(self, group: str | None) -> None:
         """Let `group` connect too, or nobody but root; KeyError, OSError.
@@ -243,7 +281,7 @@ class ControlSocket:
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(self._made, os.lstat(self.path)):
                     os.unlink(self.path)
-        self._lock.remove()
+        self.lock.remove()
 
 
 def state_directory(default: str, socket_path: str, default_socket: str) -> Path:
@@ -289,6 +327,25 @@ class StateDirectory:
         os.set_inheritable(fd, False)
         return self
 
+    def in_place(self) -> bool:
+        """Say whether its name still means it."""
+        return _is_in_place(str(self.path), os.fstat(self.fd))
+
+    def renew(self) -> None:
+        """Make and lock it anew; Refused."""
+        fresh = StateDirectory(self.path)
+        os.close(self.fd)
+        self.fd = fresh.fd
+
     def release(self) -> None:
         """Unlock it; what is in it stays."""
         os.close(self.fd)
+
+
+@attrs.frozen
+class Held:
+    """What a daemon holds while it lives."""
+
+    control: ControlSocket
+    pidfile: LockedFile
+    state: StateDirectory

@@ -50,6 +50,8 @@ class Hub:
         """Set at the end of the daemon: nothing is armed or started, no rule is forgotten."""
         self.changed: Callable[[Member], None] = lambda _: None
         """Called after every event, with the rule that it was of."""
+        self.upkeep: Callable[[], list[str]] = list
+        """Says which of our files are no longer ours, for Status."""
 
     def now(self) -> Now:
         """Return this instant."""

@@ -65,6 +65,7 @@ class Inquiry:
         if len(self._followers) >= MAX_FOLLOWERS:
             raise Refused("log", "the log", f"{MAX_FOLLOWERS} clients read it already")
         try:
+            self._hub.journal.stay()
             follower = Follower(self._hub, call, wish, ends=ends)
         except OSError as error:
             why = f"the journal cannot be read: {error.strerror}"
@@ -200,7 +201,7 @@ def warnings(hub: Hub, *, commands: bool) -> list[str]:
 
     Without `commands` nothing is in it that only root may see.
     """
-    now, found = hub.now(), []
+    now, found = hub.now(), hub.upkeep()
     if hub.journal.unwritten:
         found.append(f"the journal cannot be written: {hub.journal.unwritten} records wait")
     if hub.runner.trouble is not None:

@@ -19,6 +19,8 @@ from jaildaemon.errors import Refused
 
 NAME = "journal.jsonl"
 OLD_NAME = "journal.1.jsonl"
+FOUND_NAME = "journal.found.jsonl"
+"""What somebody else put in the journal's place."""
 MAX_BYTES = 10_000_000
 """Then a new journal is begun; the old one stays as OLD_NAME."""
 READ_BYTES = 65536
@@ -41,6 +43,10 @@ class Journal:
         """Called after what was written: somebody may be reading along."""
         self._unwritten: list[Record] = []
         """What could not be written: refusals that somebody will ask for."""
+        self.remake: Callable[[], None] = lambda: None
+        """Makes the directory anew; OSError."""
+        self.moved: str | None = None
+        """That the file was moved, removed or cut short, and what was done."""
         try:
             self._fd = self._open(NAME)
             self._size = self._load()
@@ -91,6 +97,7 @@ class Journal:
 
     def append(self, *records: Record) -> None:
         """Do the first half of `write`, for who has no time: `learn` must follow."""
+        self.stay()
         data = encode([*self._unwritten, *records])
         written = os.write(self._fd, data)
         if written < len(data):
@@ -138,30 +145,76 @@ class Journal:
 
     def check(self) -> None:
         """Raise OSError while nothing can be written."""
+        self.stay()
         if self._unwritten:
             self.write()
 
-    def _begin_anew(self) -> None:
-        """Replace the file by a new one with what still lives."""
-        data = encode(self.history.snapshot())
-        path, old_path = self.directory / NAME, self.directory / OLD_NAME
-        new_fd = -1
+    def stay(self) -> None:
+        """Begin anew where the file is no longer what its name means; OSError.
+
+        Moved by a log rotation, removed, cut short: at the next start all would be lost.
+        """
+        what = self._missing()
+        if what is None:
+            return
+        path = self.directory / NAME
+        if not self.directory.is_dir():
+            self.remake()
+        self._keep_the_rest()
+        self._replace()
+        self._unwritten.clear()  # the new one begins with what came of it
+        kept = "begun anew, with all rules, holds and limits"
+        self.moved = f"the journal {path} {what}: it was {kept}"
+        self._log.error(self.moved)
+
+    def _missing(self) -> str | None:
         try:
-            new_fd = self._open(f"{NAME}.new")
+            there = os.lstat(self.directory / NAME)
+        except (FileNotFoundError, NotADirectoryError):
+            return "was moved or removed"
+        ours = os.fstat(self._fd)
+        if not os.path.samestat(ours, there):
+            return "was replaced"
+        return "was cut short" if ours.st_size < self._size else None
+
+    def _keep_the_rest(self) -> None:
+        """Keep what was moved away for `log`, and what was put in its place."""
+        path, old_path = self.directory / NAME, self.directory / OLD_NAME
+        # Whatever fails here, the new one is more important.
+        with contextlib.suppress(OSError):
+            if not os.path.samestat(os.lstat(path), os.fstat(self._fd)):
+                os.replace(path, self.directory / FOUND_NAME)
+        # ENOENT: it has no name any more, or descriptors have none here (FreeBSD).  The
+        # directory's descriptor means nothing: with one, Python follows the link.
+        with contextlib.suppress(OSError):
+            os.link(f"/proc/self/fd/{self._fd}", f"{old_path}.new", src_dir_fd=self._fd)
+            os.replace(f"{old_path}.new", old_path)
+
+    def _begin_anew(self) -> None:
+        """Replace a file that has become long; where that fails go on with it."""
+        try:
+            path, old_path = self.directory / NAME, self.directory / OLD_NAME
+            # A link, and then the new one in its place: there is a journal at any moment.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(old_path)
+            os.link(path, old_path)
+            self._replace()
+        except OSError as error:
+            self._log.error(f"journal: no new one could be begun: {error.strerror}")
+            self._begun = self._size  # another try when as much again has been written
+
+    def _replace(self) -> None:
+        """Put a new file with what still lives in the place of the journal; OSError."""
+        data = encode(self.history.snapshot())
+        new_fd = self._open(f"{NAME}.new")
+        try:
             os.ftruncate(new_fd, 0)
             if os.write(new_fd, data) < len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(old_path)
-            # A link, and then the new one in its place: there is a journal at any moment.
-            os.link(path, old_path)
-            os.replace(f"{path}.new", path)
-        except OSError as error:
-            self._log.error(f"journal: no new one could be begun: {error.strerror}")
-            if new_fd >= 0:
-                os.close(new_fd)
-            self._begun = self._size  # another try when as much again has been written
-            return
+            os.replace(self.directory / f"{NAME}.new", self.directory / NAME)
+        except OSError:
+            os.close(new_fd)
+            raise
         os.close(self._fd)
         self._fd, self._size, self._begun = new_fd, len(data), len(data)
 

@@ -214,9 +214,11 @@ class Methods:
 
     def status(self, _: schema.Nothing, call: Call) -> None:
         """Answer with the counts."""
-        fleet = self.fleet
+        fleet, root = self.fleet, call.peer.uid == os.geteuid()
+        state = {"state": str(self._hub.journal.directory)} if root else {}
         call.answer(
             {
+                **state,
                 "version": __version__,
                 "pid": os.getpid(),
                 "uptime_seconds": round(self._hub.now().steady - self._hub.started.steady, 3),

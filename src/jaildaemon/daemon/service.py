@@ -24,6 +24,7 @@ from jaildaemon.daemon.call import Call
 from jaildaemon.daemon.control import ControlServer
 from jaildaemon.daemon.files import (
     ControlSocket,
+    Held,
     LockedFile,
     StateDirectory,
     lock_pidfile,
@@ -44,6 +45,7 @@ from jaildaemon.daemon.methods import Methods
 from jaildaemon.daemon.recovery import recover
 from jaildaemon.daemon.signals import Signals, default_signals
 from jaildaemon.daemon.sinks import Sink
+from jaildaemon.daemon.upkeep import Upkeep
 from jaildaemon.errors import JaildaemonError, Refused
 
 WITHDRAW_SECONDS = 5.0
@@ -62,7 +64,7 @@ class Service:
     def __init__(
         self,
         backend: Backend,
-        held: "Held",
+        held: Held,
         sink: Sink,
         handover: Handover | None,
         loaded: "Loaded",
@@ -82,9 +84,12 @@ class Service:
         )
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         self._hub = Hub(backend, held.state.path, log, engines=bool(loaded.files.engines))
+        self._upkeep = Upkeep(held, self._hub.journal, log)
+        self._hub.upkeep = self._upkeep.warnings
         self._hub.roster.take(loaded.configuration)
         self._methods = Methods(self._hub, self._restart, self._reload)
-        self._open_to_readers(loaded.configuration)
+        self._upkeep.mend()  # what was removed before a restart
+        self._open_to_readers(loaded.configuration, must=handover is None)
         if handover is None:
             recover(self._hub, {}, [])
         else:
@@ -93,6 +98,7 @@ class Service:
             self._hub.runner.inherited = dict(handover.outputs)
             recover(self._hub, handover.probes, handover.children)
         self._server = ControlServer(backend, held.control.listener, self._methods, log)
+        self._upkeep.listen = self._server.listen
 
     def run(self) -> None:
         """Serve until the end."""
@@ -115,17 +121,21 @@ class Service:
 
     def _reload(self) -> Configuration:
         """Read the files anew; BadConfiguration, and the old rules stay."""
+        self._upkeep.mend()
         made = config.load(self._files, "reload", "nothing has changed: the old rules stay")
         for warning in made.warnings:
             self._log.warning(f"warning: {warning}")
-        self._open_to_readers(made)
+        self._open_to_readers(made, must=False)
         return made
 
-    def _open_to_readers(self, made: Configuration) -> None:
+    def _open_to_readers(self, made: Configuration, *, must: bool) -> None:
         try:
             self._held.control.open_to(made.readers)
         except (OSError, KeyError) as error:
-            raise Refused("start", "readers", f"the socket cannot be opened: {error}") from error
+            refused = Refused("start", "readers", f"the socket cannot be opened: {error}")
+            if must:
+                raise refused from error
+            self._log.warning(f"warning: {refused}")  # the rules can be taken all the same
 
     def _reload_by_signal(self) -> None:
         def told(result: object) -> None:
@@ -225,7 +235,7 @@ class Places:
         files = config.Files.of(self.config, default, engines)
         return Loaded(files, config.load(files, what))
 
-    def take(self, backend: Backend, stack: contextlib.ExitStack) -> "Held":
+    def take(self, backend: Backend, stack: contextlib.ExitStack) -> Held:
         """Lock and make our files, in the one right order; the stack removes them."""
         control = ControlSocket(self.socket, backend)
         stack.callback(control.remove)
@@ -247,18 +257,11 @@ class Loaded:
     configuration: Configuration
 
 
-@attrs.frozen
-class Held:
-    """What a daemon holds while it lives."""
-
-    control: ControlSocket
-    pidfile: LockedFile
-    state: StateDirectory
-
-
-def take_over(handover: Handover, stack: contextlib.ExitStack) -> Held:
+def take_over(handover: Handover, backend: Backend, stack: contextlib.ExitStack) -> Held:
     """Take up what we held before we replaced ourselves; the stack removes it."""
-    control = ControlSocket.adopt(handover.socket, handover.listener_fd, handover.socket_lock_fd)
+    control = ControlSocket.adopt(
+        handover.socket, handover.listener_fd, handover.socket_lock_fd, backend
+    )
     stack.callback(control.remove)
     pidfile = LockedFile.adopt(handover.pidfile, handover.pidfile_fd)
     stack.callback(pidfile.remove)
@@ -278,7 +281,10 @@ def serve(places: Places, sink: Sink, ready: Ready, handover: Handover | None = 
     log = sink.log
     with contextlib.ExitStack() as stack:
         stack.callback(sink.close)
-        held = places.take(backend, stack) if handover is None else take_over(handover, stack)
+        if handover is None:
+            held = places.take(backend, stack)
+        else:
+            held = take_over(handover, backend, stack)
         os.chdir("/")
         os.umask(0o077)
         service = Service(backend, held, sink, handover, loaded)
