@@ -214,3 +214,18 @@ def test_an_engine_that_is_down_is_told_and_its_return_noticed(ruled: Ruled, mak
         maker.host.must("docker", "start", name)
         assert ruled.armed(rule) == maker.pid(name)
         assert ruled.daemon.call("Status")["parameters"]["warnings"] == []
+
+
+def test_a_rule_that_was_asked_for_says_that_its_container_ended(
+    ruled: Ruled, maker: Maker
+) -> None:
+    name = new_name(maker.host)
+    jail = f"{maker.engine}:{name}"
+    with removed(maker, name):
+        maker.run(name)
+        done = run("-c", "true", "-j", jail, "-t", "ONCE", "-f", ruled.daemon.socket)
+        assert (done.returncode, done.stderr) == (0, "")
+        maker.remove(name)
+        ruled.daemon.lines.wait_for("; a rule in a file would follow its next start")
+        (entry,) = (one for one in entries(ruled, "t1") if one["kind"] == "died")
+        assert entry["reason"].startswith("the container ")

@@ -2,6 +2,7 @@
 """One rule's probe: armed, killed, and armed again, as the fleet decides."""
 
 import random
+import signal
 from typing import Protocol
 
 from jaildaemon.backends.base import ArmingError, Backend, Death, Jail, ProbeOwner
@@ -195,7 +196,8 @@ class Keeper(ProbeOwner):
         if armed:
             self.member.reason = f"the probe died of {death}"
             if not lasting:
-                ending = self._ending()
+                # Of an init that exits the kernel kills all others first.
+                ending = self._ending() if death.signal == signal.SIGKILL else None
                 if ending is not None:
                     self.member.reason = f"{ending}; a rule in a file would follow its next start"
                 self._hub.log.warning(f"gone: {self.member.reason}", rule=self.member.rule)
