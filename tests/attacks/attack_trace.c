@@ -45,6 +45,39 @@ result_of(const struct user_regs_struct *regs)
 #endif
 }
 
+/* Makes it clone children of its parent's; it goes on where it was. */
+long
+clone_by(pid_t pid, long children)
+{
+	struct user_regs_struct regs, before;
+	struct iovec set = { &regs, sizeof(regs) }, back = { &before, sizeof(before) };
+	long made = 0;
+	int status;
+
+	if (ptrace(PTRACE_INTERRUPT, pid, NULL, NULL) != 0 ||
+	    waitpid(pid, &status, __WALL) != pid || !WIFSTOPPED(status) ||
+	    ptrace(PTRACE_GETREGSET, pid, NT_PRSTATUS, &back) != 0)
+		return 0;
+	while (made < children) {
+		regs = before;
+		put_call(&regs, SYS_clone, 0x8000 | SIGCHLD); /* CLONE_PARENT */
+#if defined(__x86_64__)
+		regs.rsi = regs.rdx = regs.r10 = regs.r8 = 0;
+#elif defined(__aarch64__)
+		regs.regs[1] = regs.regs[2] = regs.regs[3] = regs.regs[4] = 0;
+#endif
+		if (ptrace(PTRACE_SETREGSET, pid, NT_PRSTATUS, &set) != 0 ||
+		    ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) != 0 ||
+		    waitpid(pid, &status, __WALL) != pid || !WIFSTOPPED(status) ||
+		    ptrace(PTRACE_GETREGSET, pid, NT_PRSTATUS, &set) != 0 ||
+		    result_of(&regs) <= 0)
+			break;
+		made++;
+	}
+	ptrace(PTRACE_SETREGSET, pid, NT_PRSTATUS, &back);
+	return made;
+}
+
 /* Makes it execute one system call of ours. */
 void
 inject(pid_t pid, long number, long argument, int suspend)

@@ -237,6 +237,10 @@ carry_out(char **word)
 		inject(pid, atol(word[2]), atol(word[3]), 1);
 	else if (strcmp(word[0], "scan") == 0)
 		scan(pid, word[2]);
+	else if (strcmp(word[0], "image") == 0)
+		image(pid, word[2]);
+	else if (strcmp(word[0], "breed") == 0)
+		breed(atol(word[1]));
 	else if (strcmp(word[0], "bomb") == 0)
 		bomb(atol(word[1]));
 	else if (strcmp(word[0], "churn") == 0)

@@ -36,5 +36,10 @@ void overwrite(pid_t pid);
 void hold(pid_t pid);
 void inject(pid_t pid, long number, long argument, int suspend);
 void scan(pid_t pid, const char *secret);
+void image(pid_t pid, const char *how);
+void breed(long children);
+
+/* Has a process that we trace clone siblings; returns how many. */
+long clone_by(pid_t pid, long children);
 
 #endif

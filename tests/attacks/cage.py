@@ -30,6 +30,7 @@ ALL_CAPS = (1 << 41) - 1
 DOCKER_CAPS = sum(1 << cap for cap in (0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31))
 PR_CAPBSET_DROP = 24
 MS_BIND = 0x1000
+SHIFTED = f"0 {linux_jail.FIRST_MAPPED} {linux_jail.MAPPED}"
 OPEN_TREE, MOVE_MOUNT = 428, 429  # asm-generic/unistd.h; linux/mount.h, linux/fcntl.h
 TREE_CLONE, EMPTY_PATH, AT_RECURSIVE, AT_FDCWD = 1, 4, 0x8000, -100
 
@@ -41,6 +42,8 @@ class Plan:
     caps: int = DOCKER_CAPS
     user: bool = False
     """A user namespace of its own."""
+    maps: list[str] = field(default_factory=list)
+    """Its ids; of more than one, each is inside the one before."""
     proc: str = "own"
     """"own", "none", "hidepid"."""
     same: list[str] = field(default_factory=list)
@@ -59,6 +62,30 @@ PLANS = {
     "hidepid": Plan(proc="hidepid"),
     "privileged": Plan(ALL_CAPS),
 }
+MAPS = {
+    "none": [],
+    "shifted": [SHIFTED],
+    "root only": ["0 0 1"],
+    "identity of 65536": ["0 0 65536"],
+    "identity of all": [f"0 0 {2**32 - 1}"],
+    "nested": [f"0 0 {2**32 - 1}", "0 0 65536"],
+}
+"""By which ids a user namespace knows the host's: with 0 mapped, its root is the host's uid."""
+MAPPED_CAGES = {
+    f"{name}{' and SYS_PTRACE' if traces else ''}": Plan(
+        ALL_CAPS
+        if maps and traces
+        else ALL_CAPS & ~(1 << SYS_PTRACE)
+        if maps
+        else DOCKER_CAPS | traces << SYS_PTRACE,
+        user=bool(maps),
+        maps=maps,
+    )
+    for name, maps in MAPS.items()
+    for traces in (False, True)
+}
+TRACES = "none and SYS_PTRACE"
+"""The one of them that may trace by right of the first user namespace."""
 UNPRIVILEGED = [name for name in PLANS if name != "privileged"]
 
 
@@ -117,7 +144,9 @@ class Cage:
         raise AssertionError(host_pid)
 
     def close(self) -> None:
-        """End it."""
+        """End it; an ended one is no error."""
+        if self.pidfd < 0:
+            return
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
@@ -126,6 +155,7 @@ class Cage:
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
         self._process.wait()
         os.close(self.pidfd)
+        self.pidfd = -1
 
 
 # --- inside ----------------------------------------------------------------------
@@ -195,8 +225,8 @@ def _own_root(libc: ctypes.CDLL, content: bytes, plan: Plan) -> None:
 def _become(attacker: str, plan: Plan) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     content = Path(attacker).read_bytes()
-    if plan.user:
-        linux_jail._own_user_namespace(libc)
+    for ids in plan.maps or [SHIFTED] * plan.user:
+        linux_jail._own_user_namespace(libc, ids)
     pid_flag = 0 if "pid" in plan.same else 0x20000000
     others = linux_jail.OTHERS & ~0x20000000 | pid_flag
     if libc.unshare(linux_jail.NEWNS | others) != 0:

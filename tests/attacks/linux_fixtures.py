@@ -28,8 +28,8 @@ def attacker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if os.geteuid() != 0:
         pytest.skip("only root may make the jails: run the tests as root")
     program = tmp_path_factory.mktemp("attacker") / "attacker"
-    names = ("attacker.c", "attack_race.c", "attack_look.c", "attack_trace.c")
-    return build(program, *STRICT, *(HERE / name for name in names))
+    names = ("attacker", "attack_race", "attack_look", "attack_trace", "attack_image")
+    return build(program, *STRICT, *(HERE / f"{name}.c" for name in names))
 
 
 Make = Callable[[Plan], Cage]

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -142,6 +142,13 @@ class Daemon:
         with self._connect() as sock:
             self._send(sock, method, parameters)
             return self._receive(sock)
+
+    @contextlib.contextmanager
+    def asked(self, method: str, **parameters: Any) -> Iterator[Callable[[], dict[str, Any]]]:
+        """Call, and give what waits for the answer."""
+        with self._connect() as sock:
+            self._send(sock, method, parameters)
+            yield lambda: self._receive(sock)
 
     def attach(self, jail: int, title: str, command: str = "true", respawn: str = "no") -> int:
         """Arm a probe; return its pid, when it sleeps."""

@@ -85,15 +85,15 @@ def _own_root(libc: ctypes.CDLL) -> None:
     os.rmdir("/old")
 
 
-def _own_user_namespace(libc: ctypes.CDLL) -> None:
-    """Let our parent, which has the right, map the ids of a new user namespace."""
+def _own_user_namespace(libc: ctypes.CDLL, ids: str = f"0 {FIRST_MAPPED} {MAPPED}") -> None:
+    """Let a child of before, which has the right, map the ids of a new user namespace."""
     asked_read, asked = os.pipe()
     mapped_read, mapped = os.pipe()
     pid = os.getpid()
     if os.fork() == 0:
         os.read(asked_read, 1)
         for name in ("uid_map", "gid_map"):
-            Path(f"/proc/{pid}/{name}").write_text(f"0 {FIRST_MAPPED} {MAPPED}\n", "ascii")
+            Path(f"/proc/{pid}/{name}").write_text(f"{ids}\n", "ascii")
         os.write(mapped, b"m")
         os._exit(0)
     _check("unshare", libc.unshare(NEWUSER))

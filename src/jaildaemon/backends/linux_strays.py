@@ -37,7 +37,7 @@ class Strays:
         """The helpers of the armings that are not over."""
         self._due: int | None = None
         self._wait = AGAIN_SECONDS
-        self._killed: set[int] = set()
+        self._found: set[int] = set()
 
     def begin(self, helper: int) -> None:
         """Take note of an arming: what is in the session of its helper is its own affair."""
@@ -65,6 +65,8 @@ class Strays:
             # A child that is not reaped keeps the number of its session from being reused.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(helper, signal.SIGKILL)
+            # One may be the probe itself, whose helper died before it could report it.
+            self._found.update(found[1:])
         return found
 
     def unwatched(self) -> list[int]:
@@ -102,18 +104,20 @@ class Strays:
             self._look_in(self._wait)
             self._wait = min(2 * self._wait, LONGEST_SECONDS)
             return
-        if self._killed:
+        if self._found:
             what = "that somebody in a jail had made of a probe: who may trace there (SYS_PTRACE)"
-            self._tell(f"killed {len(self._killed)} processes {what}")
-        self._wait, self._killed = AGAIN_SECONDS, set()
+            self._tell(f"ended {len(self._found)} processes {what}")
+        self._wait, self._found = AGAIN_SECONDS, set()
 
     def _is_left(self, pid: int) -> bool:
         """Kill a child, if it is a stray; say whether it is one that is not reaped yet."""
-        if self._is_arming(pid) or not _is_probes(pid) or _reap(pid):
+        if self._is_arming(pid) or not _is_probes(pid):
+            return False
+        self._found.add(pid)
+        if _reap(pid):
             return False
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
-        self._killed.add(pid)
         return True
 
 

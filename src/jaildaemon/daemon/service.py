@@ -52,6 +52,7 @@ WITHDRAW_SECONDS = 5.0
 """How long the end waits for the last probe to be reaped.  A tracer in a jail
 may hold a zombie for good; the probe itself is dead by then."""
 
+INIT = 1
 STATUS_SIGNALS = [s for s in signal.Signals if s.name in ("SIGUSR1", "SIGINFO")]
 """SIGINFO is the BSDs': what ^T sends."""
 
@@ -80,6 +81,8 @@ class Service:
                 signal.SIGINT: self._end,
                 signal.SIGHUP: self._reload_by_signal,
                 **dict.fromkeys(STATUS_SIGNALS, self._log_status),
+                # In a container of our own what commands leave behind is left to us.
+                **({signal.SIGCHLD: backend.reap_orphans} if os.getpid() == INIT else {}),
             },
         )
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
