@@ -22,6 +22,7 @@ from jaildaemon.backends.base import (
     RECORD_PID,
     RECORD_READY,
     STEPS,
+    Again,
     ArmingError,
     Backend,
     Death,
@@ -124,6 +125,12 @@ class FakeBackend(Backend):
         self.silent = False
         """Whether a helper ends without a word, after the probe's birth."""
         self.spawn_error: OSError | None = None
+        self.other_ways = 0
+        """Of how many failed steps another way is known."""
+        self.holds = False
+        """Whether something in the jails holds helpers up."""
+        self.over_helpers: list[int] = []
+        """Of which the arming is over."""
         self.tells_of_jails = True
         """Whether it tells that a jail began (not on FreeBSD before 15)."""
         self._begins: list[Callable[[], None]] = []
@@ -347,7 +354,19 @@ class FakeBackend(Backend):
         if (step, error) == ("enter", errno.ESRCH):
             return JailLost("attach", jail.name, "the jail has ended")
         why = f"step {step} of the helper failed: {os.strerror(error)}"
+        if self.other_ways:
+            self.other_ways -= 1
+            return Again("attach", jail.name, why)
         return ArmingError("attach", jail.name, why)
+
+    def held_up(self, jail: Jail, helper: int) -> ArmingError | None:
+        """Say what the test wants, of a helper that is not done."""
+        assert helper in self.processes
+        return Again("attach", jail.name, "held") if self.holds else None
+
+    def over(self, helper: int) -> None:
+        """Write it down."""
+        self.over_helpers.append(helper)
 
     def strays(self, helper: int) -> list[int]:
         """Kill and return what came of this helper and nobody watches."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from jaildaemon.backends.base import FD_IMAGE, FD_USERNS
 from tests.contract.linux_jail import FIRST_MAPPED
 from tests.helper.conftest import Starter
 from tests.helper.faults import NAMESPACES, strace
@@ -72,6 +73,21 @@ def test_it_holds_nothing_of_the_host(probe: int, where: Target) -> None:
     mapped = (proc / "maps").read_text(encoding="ascii")
     files = {line.split(maxsplit=5)[5] for line in mapped.splitlines() if len(line.split()) > 5}
     assert {file for file in files if not file.startswith("[")} == {"/memfd:jailprobe (deleted)"}
+
+
+@pytest.mark.parametrize("above", [1, 2])
+def test_the_first_descriptors_that_it_does_not_need_are_closed(
+    start: Starter, where: Target, secret: int, above: int
+) -> None:
+    first = FD_IMAGE if where.user_fd is None else FD_USERNS
+
+    def leak() -> None:
+        os.dup2(secret, first + above)
+
+    pid = start(target=where, prepare=leak).armed(params(where.number))
+    assert os.listdir(f"/proc/{pid}/fd") == []
+    os.kill(pid, signal.SIGKILL)
+    assert wait_child(pid) == ("signal", signal.SIGKILL)
 
 
 def test_it_is_in_every_namespace_of_the_jail(probe: int, where: Target) -> None:
