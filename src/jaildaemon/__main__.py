@@ -10,8 +10,11 @@ if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
     # Ctrl-C ends us at once, whatever is being loaded; cli/interrupt.py has the exceptions.
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 
+import errno
 import os
 import sys
+
+OF_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
 def told(error: BaseException) -> str:
@@ -19,7 +22,10 @@ def told(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "there is not enough memory"
     if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        # All else that is written has a name, or is made an error of ours.
+        written = "standard output" if error.errno in OF_OUTPUT else None
+        on = error.filename or written
+        text = f"{on}: {error.strerror}" if on else error.strerror
     else:
         text = f"internal error: {type(error).__name__}: {error} ({_place(error)})"
     return " ".join(text.split())
@@ -50,7 +56,7 @@ def _flush(code: int) -> int:
         except (OSError, ValueError) as error:
             code = code or 1
             if stream is sys.stdout and not isinstance(error, BrokenPipeError):
-                _tell(OSError(getattr(error, "errno", 0), f"{error}", "standard output"))
+                _tell(error)
             _silence(code)
     return code
 

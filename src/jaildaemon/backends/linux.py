@@ -37,7 +37,7 @@ from jaildaemon.backends.base import (
     reserve_helper_descriptors,
 )
 from jaildaemon.core.text import utf8
-from jaildaemon.errors import JaildaemonError, NoSuchJail, NotPermitted
+from jaildaemon.errors import JaildaemonError, NoSuchJail, NotPermitted, Refused
 
 assert sys.platform == "linux"
 
@@ -83,6 +83,8 @@ class LinuxBackend(Backend):
     most_probes = 3000  # each has two filters to give back, in one queue (docs/performance.md)
 
     def __init__(self, helper: Path) -> None:
+        if not os.path.exists("/proc/self/fd"):
+            raise Refused("start", "/proc", "proc(5) is not mounted there")
         reserve_helper_descriptors()
         self.watcher = LinuxWatcher()
         self._strays = Strays(self.watcher, self._tell)
@@ -126,7 +128,10 @@ class LinuxBackend(Backend):
             if readable(member) or living_thread(pid) is None:
                 raise NoSuchJail("attach", text, "the process has ended", PID_HINT) from error
             why = f"its namespaces cannot be read: {error.strerror}"
-            raise NotPermitted("attach", text, why, "the daemon must be root") from error
+            hint = "the daemon must be root"
+            if os.geteuid() == 0:
+                hint = "the daemon is root, and may not look into that process all the same"
+            raise NotPermitted("attach", text, why, hint) from error
         finally:
             os.close(member)
 

@@ -62,7 +62,12 @@ class LinuxNamespaces(ThrowawayJail):
         if self._unshare.stdout.read(1) != b"\n":
             raise Refused(_DEMO, self.what, self._last_words())
         children = Path(f"/proc/{self._unshare.pid}/task/{self._unshare.pid}/children")
-        self.jail = children.read_text(encoding="ascii").split()[0]
+        try:
+            self.jail = children.read_text(encoding="ascii").split()[0]
+        except (OSError, IndexError) as error:
+            self.close()
+            why = "its first process is not in /proc: is proc(5) mounted, and that of this host?"
+            raise Refused(_DEMO, self.what, why) from error
 
     def _last_words(self) -> str:
         assert self._unshare.stderr is not None

@@ -7,7 +7,6 @@ Whoever may write there is root: what is trusted is what was opened, not a path.
 import grp
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import attrs
 
@@ -17,6 +16,7 @@ from jaildaemon.core.config import Configuration, EnginePlace, FileRule, Problem
 from jaildaemon.core.text import shown_number
 from jaildaemon.daemon import schema
 from jaildaemon.daemon.commands import check_user
+from jaildaemon.daemon.surroundings import absolute
 from jaildaemon.engines import ENGINES
 from jaildaemon.errors import BadConfiguration, Refused
 
@@ -48,9 +48,7 @@ class Files:
     def of(cls, wish: str | None, default: str, engines: tuple[str, ...]) -> "Files":
         """Return what --config, else the environment, else the system says."""
         path = wish if wish is not None else os.environ.get(VARIABLE) or None
-        return cls(
-            default if path is None else str(Path(path).absolute()), path is not None, engines
-        )
+        return cls(default if path is None else absolute(path, "rules"), path is not None, engines)
 
 
 class _Reader:

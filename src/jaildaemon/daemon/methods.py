@@ -16,7 +16,8 @@ from jaildaemon.core.lifecycle import Phase
 from jaildaemon.core.rules import Policy
 from jaildaemon.core.text import shown
 from jaildaemon.daemon import schema
-from jaildaemon.daemon.call import Call, Parameters
+from jaildaemon.daemon.barrier import unforeseen
+from jaildaemon.daemon.call import Answer, Call, Parameters
 from jaildaemon.daemon.commands import check_user
 from jaildaemon.daemon.hub import Hub
 from jaildaemon.daemon.inquiry import Inquiry, warnings
@@ -46,6 +47,7 @@ class Methods:
         self._hub, self._restart, self._reload = hub, restart, reload
         self.fleet = hub.fleet
         hub.changed = self._changed
+        self._reloading: list[Call] = []
         self._waiting: list[Callable[[], bool]] = []
         """Answers that wait for a change; each says whether it has been given."""
         self._arming: dict[Member, Callable[[], bool]] = {}
@@ -80,6 +82,10 @@ class Methods:
             function(wish, call)
         except JaildaemonError as error:
             call.answer(error)
+        except schema.BadParameter:
+            raise
+        except Exception as error:  # noqa: BLE001 - of one call, whatever it is
+            call.answer(unforeseen(self._hub.log, method.rpartition(".")[2].lower(), error))
 
     # --- org.varlink.service -------------------------------------------------
 
@@ -239,14 +245,34 @@ class Methods:
         return {"engines": said} if said else {}
 
     def reload(self, _: schema.Nothing, call: Call) -> None:
-        """Take the files as they are now, or none; answers when what was removed is gone."""
+        """Take the files as they are now, or none; calls that come together are one."""
+        self._reloading.append(call)
+        if len(self._reloading) == 1:
+            self._hub.backend.watcher.call_in(0, self._reload_once)
+
+    def _reload_once(self) -> None:
+        """Reload; answers when what was removed is gone."""
+        calls, self._reloading = self._reloading, []
+
+        def answer(result: Parameters | JaildaemonError) -> None:
+            for call in calls:
+                call.answer(result)
+
+        try:
+            self._reload_for(answer)
+        except JaildaemonError as error:
+            answer(error)
+        except Exception as error:  # noqa: BLE001 - of a reload, whatever it is
+            answer(unforeseen(self._hub.log, "reload", error))
+
+    def _reload_for(self, give: Answer) -> None:
         roster = self._hub.roster
         before = roster.configuration
         added, withdrawn, kept = roster.load(self._reload())
         removed = roster.removed_names(before)
         self._hub.log.info(f"reloaded: {len(added)} added, {len(removed)} removed, {kept} kept")
         answer: Parameters = {"added": added, "removed": removed, "kept": kept}
-        self._withdraw(withdrawn, lambda: call.answer(answer))
+        self._withdraw(withdrawn, lambda: give(answer))
 
     def restart(self, _: schema.Nothing, call: Call) -> None:
         """Replace the program by exec; the answer comes just before, or says why not."""

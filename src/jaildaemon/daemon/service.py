@@ -20,6 +20,7 @@ from jaildaemon.core.config import Configuration
 from jaildaemon.core.lifecycle import Phase
 from jaildaemon.core.text import shown
 from jaildaemon.daemon import config, program
+from jaildaemon.daemon.barrier import unforeseen
 from jaildaemon.daemon.call import Call
 from jaildaemon.daemon.control import ControlServer
 from jaildaemon.daemon.files import (
@@ -45,6 +46,7 @@ from jaildaemon.daemon.methods import Methods
 from jaildaemon.daemon.recovery import recover
 from jaildaemon.daemon.signals import Signals, default_signals
 from jaildaemon.daemon.sinks import Sink
+from jaildaemon.daemon.surroundings import absolute, close_the_rest
 from jaildaemon.daemon.upkeep import Upkeep
 from jaildaemon.errors import JaildaemonError, Refused
 
@@ -84,6 +86,7 @@ class Service:
                 # In a container of our own what commands leave behind is left to us.
                 **({signal.SIGCHLD: backend.reap_orphans} if os.getpid() == INIT else {}),
             },
+            self._log,
         )
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         self._hub = Hub(backend, held.state.path, log, engines=bool(loaded.files.engines))
@@ -220,13 +223,13 @@ class Places:
 
     def absolute(self) -> "Places":
         """Return them for a daemon that works in /."""
-        state = None if self.state is None else _absolute(self.state)
+        state = None if self.state is None else absolute(self.state)
         return attrs.evolve(
             self,
-            pidfile=_absolute(self.pidfile),
-            socket=_absolute(self.socket),
+            pidfile=absolute(self.pidfile),
+            socket=absolute(self.socket),
             state=state,
-            config=None if self.config is None else _absolute(self.config),
+            config=None if self.config is None else absolute(self.config),
         )
 
     def load(self, what: str) -> "Loaded":
@@ -275,7 +278,19 @@ def take_over(handover: Handover, backend: Backend, stack: contextlib.ExitStack)
 
 def serve(places: Places, sink: Sink, ready: Ready, handover: Handover | None = None) -> None:
     """Be the daemon, in this process.  `ready` is called when the socket answers."""
+    try:
+        _serve(places, sink, ready, handover)
+    except OSError as error:
+        on = str(error.filename or places.socket)
+        hint = "is /proc mounted?" if on.startswith(("/proc/", "/dev/fd")) else None
+        raise Refused("start", on, error.strerror or str(error), hint) from error
+
+
+def _serve(places: Places, sink: Sink, ready: Ready, handover: Handover | None) -> None:
     default_signals()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        # Until the loop takes it: what has been made by then is removed.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Told to reload or for the status before we can: that waits, and does not end us.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1))
     loaded = places.load("start")
@@ -297,7 +312,10 @@ def serve(places: Places, sink: Sink, ready: Ready, handover: Handover | None = 
         gc.freeze()
         log.info(f"version {__version__} serves {held.control.path} as pid {os.getpid()}")
         ready()
-        service.run()
+        try:
+            service.run()
+        except Exception as error:
+            raise unforeseen(log, "the daemon", error) from error
         log.info("ended")
 
 
@@ -319,21 +337,6 @@ def resume(places: Places, fd: int, *, rehearsal: bool) -> int:
     return 0
 
 
-def _absolute(path: str) -> str:
-    """Keep what was given relative to here: the daemon works in /."""
-    return str(Path(path).absolute())
-
-
-def _close_the_rest() -> None:
-    """Close what our parent left open: it is none of ours, and would stay open for years."""
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-    # Above a limit that was lowered later.  FreeBSD's closerange has closed these already.
-    for name in os.listdir("/dev/fd"):
-        if int(name) > 2:  # noqa: PLR2004 - standard error
-            with contextlib.suppress(OSError):  # EBADF: what listed them
-                os.close(int(name))
-
-
 def start(places: Places, *, foreground: bool) -> int:
     """Start the daemon; return the exit code.
 
@@ -345,7 +348,7 @@ def start(places: Places, *, foreground: bool) -> int:
     handed = inherited()
     if handed is not None:
         return resume(places, handed[0], rehearsal=handed[1])
-    _close_the_rest()
+    close_the_rest()
     if foreground:
         serve(places, Sink(foreground=True), lambda: None)
         return 0
