@@ -4,8 +4,10 @@
 Whoever may write there is root: what is trusted is what was opened, not a path.
 """
 
+import errno
 import grp
 import os
+import stat
 from collections.abc import Sequence
 
 import attrs
@@ -23,6 +25,8 @@ from jaildaemon.errors import BadConfiguration, Refused
 VARIABLE = "JAILDAEMON_CONFIG"
 STANDARD_INPUT = "-"
 """As the path of a draft."""
+OURS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
+"""How a shell names what we have open already: <(...) is one."""
 MAX_BYTES = 1 << 20
 """Of one file: some thousands of rules, and no memory to speak of."""
 
@@ -113,11 +117,16 @@ class _Reader:
         return data
 
     def _draft(self, path: str) -> bytes:
-        """Return what is in anybody's file, or comes through a pipe; OSError."""
-        fd = (
-            0 if path == STANDARD_INPUT else os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
-        )
-        with open(fd, "rb", closefd=fd > 0) as file:
+        """Return what is in anybody's file, or comes through a pipe that we have; OSError."""
+        if path == STANDARD_INPUT or path.startswith(OURS):
+            fd = 0 if path == STANDARD_INPUT else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            with open(fd, "rb", closefd=fd > 0) as file:
+                return file.read(MAX_BYTES + 1)
+        # O_NONBLOCK: a FIFO in its place must not keep us.
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+        with open(os.open(path, flags), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "is not a regular file")
             return file.read(MAX_BYTES + 1)
 
     def read(self, path: str) -> None:
