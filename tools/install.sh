@@ -77,19 +77,8 @@ done
 rm -f "$new"/lib/python3*/site-packages/jaildaemon-*.dist-info/direct_url.json
 sed '/^command = /d' "$new/pyvenv.cfg" >"$new/pyvenv.cfg.new"
 mv "$new/pyvenv.cfg.new" "$new/pyvenv.cfg"
-# -I: no PYTHONPATH, no PYTHONHOME, nothing of the caller's directory or home.
-cat >"$new/bin/jaildaemon" <<EOT
-#!$lib/bin/python -I
-import _signal
-import sys
-
-if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
-    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
-
-from jaildaemon.__main__ import main
-
-sys.exit(main())
-EOT
+minor=$("$new/bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+sh tools/launcher.sh "$lib" "$minor" >"$new/bin/jaildaemon"
 chmod 755 "$new/bin/jaildaemon"
 # -f: pip has compiled under the temporary path what it imported itself.
 "$new/bin/python" -m compileall -f -q -s "$new" -p "$lib" "$new/lib"
