@@ -4,6 +4,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -93,6 +94,50 @@ def test_a_command_never_waits_for_an_output_reader_that_cannot_start(
         daemon.settled()
     assert daemon.journal("output")[0]["output_tail"].endswith("kept\n")
     assert daemon.call("Status")["warnings"] == []
+
+
+LATE = """
+import sys
+from jaildaemon.daemon import service
+real = service.Service.run
+def run(self):
+    before = set(sys.modules)
+    real(self)
+    print("late:", *sorted(set(sys.modules) - before), file=sys.stderr, flush=True)
+service.Service.run = run
+from jaildaemon.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_nothing_is_imported_after_the_start(world: World) -> None:
+    """What is imported late may be of another version by then, or gone."""
+    daemon, jail = world.daemon, world.jail()
+    daemon.start(program=[sys.executable, "-c", LATE])
+    nobody = daemon.attach(jail.jail, "id", "N", respawn="after", run_as="nobody", timeout="1m")
+    rule = daemon.attach(jail.jail, "echo out; exit 3", "A", respawn="after", settle="10ms")
+    for each in (rule, nobody):
+        daemon.ring(each)
+        daemon.wait(f"{each}: ", " ended: ")
+        daemon.armed(each)
+    daemon.call("Hold", rule=rule)
+    daemon.call("Release", rule=rule)
+    daemon.until_armed([rule])
+    daemon.call("Fire", rule=rule)
+    daemon.armed(rule)
+    daemon.call("Explain", jail=jail.jail)
+    daemon.call("Reload")
+    os.kill(daemon.pid, signal.SIGHUP)
+    daemon.wait("reloaded: ")
+    for words in (["log"], ["log", "none"], ["-c", "x", "-j", "docker:no"], ["-c", "x", "-j", "1"]):
+        subprocess.run([*JAILDAEMON, *words, "-f", daemon.socket], capture_output=True, check=False)
+    with pytest.raises(Refused):
+        daemon.attach(jail.jail, "x", "B", run_as="nobody-of-this-name")
+    daemon.journal_path.unlink()
+    daemon.call("Status")
+    daemon.call("Detach", all=True)
+    assert daemon.end() == 0
+    assert "late:" in daemon.log
 
 
 @pytest.mark.parametrize("name", ["jailprobe", "jailoutput"])

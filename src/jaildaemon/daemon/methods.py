@@ -46,6 +46,9 @@ class Methods:
     def __init__(self, hub: Hub, restart: Restart, reload: Reload = Configuration) -> None:
         self._hub, self._restart, self._reload = hub, restart, reload
         self.fleet = hub.fleet
+        files = {wire.INTERFACE: DESCRIPTION, wire.SERVICE: SERVICE_DESCRIPTION}
+        # Now: an upgrade takes our files away.
+        self._descriptions = {name: x.read_text(encoding="ascii") for name, x in files.items()}
         hub.changed = self._changed
         self._reloading: list[Call] = []
         self._waiting: list[Callable[[], bool]] = []
@@ -103,10 +106,9 @@ class Methods:
 
     def get_interface_description(self, wish: schema.GetInterfaceDescription, call: Call) -> None:
         """Answer with the interface's own text."""
-        files = {wire.INTERFACE: DESCRIPTION, wire.SERVICE: SERVICE_DESCRIPTION}
-        if wish.interface not in files:
+        if wish.interface not in self._descriptions:
             raise schema.BadParameter("interface")
-        call.answer({"description": files[wish.interface].read_text(encoding="ascii")})
+        call.answer({"description": self._descriptions[wish.interface]})
 
     # --- org.jaildaemon --------------------------------------------------------
 
