@@ -87,7 +87,7 @@ def other_python() -> str:
 def test_restart_takes_the_new_version_though_the_old_one_is_gone(python: str) -> None:
     if os.geteuid() != 0:
         pytest.skip("cannot: only root may enter a jail")
-    new_python = sys.executable if python == "the same" else other_python()
+    other = os.path.realpath(sys.executable) if python == "the same" else other_python()
     (needed,) = {p for p in sys.path if p.endswith("site-packages")}
 
     def install(world: World, name: str, interpreter: str) -> Path:
@@ -113,13 +113,16 @@ def test_restart_takes_the_new_version_though_the_old_one_is_gone(python: str) -
         much = "head -c 300000 /dev/zero"
         rule = daemon.attach(world.jail().jail, f"{much}; echo > {fifo.path}", respawn="after")
         probe = daemon.probe(rule)
-        new = install(world, "new", new_python)
+        new_python = world.directory / "python"
+        new_python.symlink_to(other)
+        new = install(world, "new", str(new_python))
         shutil.rmtree(old)
         restart(daemon)
         loaded = Path(f"/proc/{daemon.pid}/cmdline")
         if loaded.exists():
             words = loaded.read_bytes().split(b"\0")
-            assert os.fsencode(world.directory / "jaildaemon") in words
+            command = world.directory / "jaildaemon"
+            assert words[:2] == [os.fsencode(new_python), os.fsencode(command)]
             exe = os.path.realpath(f"/proc/{daemon.pid}/exe")
             assert exe == os.path.realpath(new_python)
         assert daemon.probe(rule) == probe
