@@ -114,6 +114,12 @@ def test_the_manual_is_clean_to_the_last_remark(name: str) -> None:
     assert remarks == []
 
 
+def test_the_readme_names_the_packages_that_a_fresh_debian_gets() -> None:
+    listed = ["sh", str(ROOT / "tools" / "debian-install.sh"), "readme", "-n"]
+    done = subprocess.run(listed, capture_output=True, text=True, check=True)
+    assert f"Of Debian's packages: `{' '.join(done.stdout.split())}`;" in README
+
+
 # --- rules in files --------------------------------------------------------------
 
 FILE_MANUAL = plain(page("man/jaildaemon.toml.5"))

@@ -137,8 +137,10 @@ cached() {
 bare() {
 	source=${MIRROR:-$(mirror)}
 	echo "Making a bare $suite: debootstrap takes about a minute."
+	# Twice, for a mirror that did not answer once.
 	# shellcheck disable=SC2086 # none, or one word
 	debootstrap --variant=minbase "$suite" "$root" $source >"$work/log" 2>&1 ||
+		debootstrap --variant=minbase "$suite" "$root" $source >"$work/log" 2>&1 ||
 		{ tail -n 5 "$work/log" >&2 && fail "debootstrap failed"; }
 	apt-config dump 2>/dev/null | grep -E '^Acquire::(https?|Check-|Retries)' \
 	    >"$root/etc/apt/apt.conf.d/90host" || :
