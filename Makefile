@@ -17,7 +17,6 @@ $(VENV)/ready: pyproject.toml hatch_build.py tools/setup.sh
 
 $(HELPER): $(HELPER_SOURCES)
 	@sh helper/build.sh src/jaildaemon/libexec
-	@chmod go-w . src && chmod -R go-w src/jaildaemon
 
 demo: all
 	@$(BIN)/jaildaemon demo

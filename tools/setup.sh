@@ -23,4 +23,8 @@ command -v "${CC:-cc}" >/dev/null 2>&1 ||
 echo "Making $venv: pip fetches what the tests and the linters need; about half a minute."
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 "$venv/bin/python" -m pip install --quiet --quiet --disable-pip-version-check -e '.[dev]'
+# No daemon starts a program that others can change, by a directory on the way to it either;
+# with umask 0002 a group can.
+chmod go-w . src
+chmod -R go-w src/jaildaemon
 touch "$venv/ready"
