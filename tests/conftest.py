@@ -18,6 +18,8 @@ CANNOT = "cannot: "
 STATE = tempfile.mkdtemp(prefix="jaildaemon-state.")
 """No daemon of a test keeps its state where the machine's own would."""
 os.environ["JAILDAEMON_STATE_DIR"] = STATE
+# Whoever's tests these are: what a group can write is refused, in the directories of tests too.
+os.umask(0o022)
 
 
 def pytest_unconfigure() -> None:

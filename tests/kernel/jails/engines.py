@@ -19,6 +19,8 @@ from tests.kernel.jails.linux import (
 )
 from tests.kernel.place import Place
 
+# Podman 5 says at each call that it would rather have cgroup2.
+os.environ["PODMAN_IGNORE_CGROUPSV1_WARNING"] = "1"
 REMAP_USER, REMAP_GROUP = "nobody", "nogroup"
 OPTIONS = [
     "--iptables=false",
