@@ -179,3 +179,17 @@ def test_a_jail_that_could_not_be_entered_is_not_tried_at_once_again(host: Host)
     assert host.present == {}
     host.backend.watcher.pass_time(1.1)
     assert host.present["docker:web"].number == 7
+
+
+def test_a_pattern_that_misses_a_container_for_its_dots_says_so(host: Host) -> None:
+    host.want("docker:stack_web*", "docker:web")
+    host.poke()
+    assert host.names.trouble("docker:stack_web*") is None
+    host.engine.more = {"stack_web.1.x7": "1", "stack_web.2.x8": "2"}
+    host.poke()
+    why = "stack_web.1.x7 does not fit: neither * nor ? matches a dot"
+    assert host.names.trouble("docker:stack_web*") == why
+    assert host.names.trouble("docker:web") is None
+    host.engine.more["stack_web"] = "3"
+    host.poke()
+    assert host.names.trouble("docker:stack_web*") is None

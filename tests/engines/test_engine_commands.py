@@ -200,8 +200,14 @@ def test_a_socket_that_is_made_anew_is_told_of(machine: Machine, tmp_path: Path)
         first.bind(str(path))
         machine.wait(lambda: backs)
     backs.clear()
+    pokes: list[int] = []
+    other = DirectoryStream(machine.watcher, str(tmp_path), lambda: pokes.append(1), print)
+    for name in ("beside", "too"):  # told of to both, in whichever order
+        pokes.clear()
+        (tmp_path / name).touch()
+        machine.wait(lambda: pokes)
+    other.stop()
     path.unlink()
-    (tmp_path / "more").touch()
     with socket.socket(socket.AF_UNIX) as second:
         second.bind(str(path))
         machine.wait(lambda: backs)

@@ -3,6 +3,8 @@
 
 import json
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from jaildaemon.engines.answers import Found
 from jaildaemon.engines.docker import Docker, Podman
 from jaildaemon.engines.endpoint import Endpoint
 from jaildaemon.engines.identity import Cgroups, in_cgroup_of, in_state_file, outermost, unit
+from jaildaemon.engines.lxc import Lxc
+from tests.daemon.product import wait_until
 
 assert sys.platform == "linux"
 
@@ -28,6 +32,8 @@ OTHER = ID[::-1]
 class Process:
     """A process as the kernel shows it."""
 
+    title = ""
+
     def __init__(self, *cgroups: tuple[str, str], number: int = 7, start: int = 99) -> None:
         self.number, self._start, self._cgroups = number, start, list(cgroups)
 
@@ -38,6 +44,10 @@ class Process:
     def started(self) -> int:
         """Return what the test wants."""
         return self._start
+
+    def parent(self) -> str:
+        """Return what the test wants."""
+        return self.title
 
 
 @pytest.mark.parametrize(
@@ -148,6 +158,41 @@ def test_a_pod_of_podman_is_known_by_its_runtimes_state(
     assert str(podman.doubt(found, init)).startswith("process 7 is not in the control group of ")
     (tmp_path / f"{ID}.json").write_text(json.dumps(RUNC), encoding="ascii")
     assert podman.doubt(found, init) is None
+
+
+def test_a_container_of_lxc_is_known_by_its_monitor_too() -> None:
+    """The control group of a name that was left behind has a number more."""
+    lxc, found = Lxc(LinuxWatcher()), Found("web", "web", 7)
+    init = Process(("", "/lxc.payload.web-1"))
+    assert str(lxc.doubt(found, init)) == "process 7 is not in a control group lxc.payload.web"
+    init.title = "[lxc monitor] /var/lib/lxc web"
+    assert lxc.doubt(found, init) is None
+    for other in ("web-1", "x web", "web x", "webx", ""):
+        init.title = f"[lxc monitor] /var/lib/lxc {other}"
+        assert lxc.doubt(found, init) is not None, other
+    init.title = "sh -c [lxc monitor] /var/lib/lxc web"
+    assert lxc.doubt(found, init) is not None
+
+
+def test_only_a_parent_of_the_hosts_root_counts() -> None:
+    jail = LinuxJail.__new__(LinuxJail)
+    jail.number = os.getpid()
+    parent = Path(f"/proc/{os.getppid()}/cmdline").read_text(errors="replace").strip("\0 ")
+    assert jail.parent() == parent
+    inner = ["unshare", "--user", "--fork", "sleep", "9999"]
+    with subprocess.Popen(inner, process_group=0) as outer:
+        try:
+            jail.number = first_child(outer.pid)
+            assert jail.parent() == "", "the parent is in a user namespace of its own"
+        finally:
+            os.killpg(outer.pid, signal.SIGKILL)
+
+
+def first_child(pid: int) -> int:
+    """Wait for a process's first child; return its number."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    wait_until(lambda: children.read_text(encoding="ascii").split() != [], "it has a child")
+    return int(children.read_text(encoding="ascii").split()[0])
 
 
 def test_a_host_in_a_container_sees_its_own_name_in_every_path(

@@ -17,7 +17,7 @@ import pytest
 from jaildaemon.engines import Endpoint, made
 from jaildaemon.engines.answers import Found
 from tests.daemon.product import run, wait_until
-from tests.engines.makers import DockerMaker, Maker, removed
+from tests.engines.makers import DockerMaker, LxcMaker, Maker, removed
 from tests.engines.ruled import Ruled, new_name
 from tests.kernel.jails.base import must
 from tests.kernel.jails.engines import OPTIONS
@@ -190,3 +190,47 @@ def test_no_context_of_roots_is_followed(ruled: Ruled, maker: Maker) -> None:
     with removed(maker, name):
         maker.run(name)
         assert ruled.armed(f"docker:{name}/BELL") == maker.pid(name)
+
+
+SQUATTER = """
+import socket, struct, sys, threading
+GET_STATE, GET_INIT_PID, RUNNING = 3, 4, 2
+listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+listener.bind("\\0/var/lib/lxc/" + sys.argv[1] + "/command")
+listener.listen()
+print("ready", flush=True)
+def serve(client):
+    with client:
+        while asked := client.recv(16):
+            said = {GET_STATE: RUNNING, GET_INIT_PID: int(sys.argv[2])}
+            word = said.get(struct.unpack_from("i", asked)[0])
+            client.sendall(struct.pack("iiQ", -1 if word is None else 0, 0, word or 0))
+while True:
+    threading.Thread(target=serve, args=listener.accept()[:1], daemon=True).start()
+"""
+"""Answers lxc-info(1) in the place of a container's monitor."""
+
+
+def test_nobody_who_answers_in_lxcs_place_moves_a_bell(
+    ruled: Ruled, maker: Maker, backend: LinuxBackend
+) -> None:
+    """Its sockets are abstract: anybody in the host's network namespace can have them."""
+    if not isinstance(maker, LxcMaker):
+        pytest.skip(f"cannot: {maker.engine} is not asked by an abstract socket")
+    guest, prod = new_name(maker.host), new_name(maker.host)
+    with removed(maker, guest):
+        maker.run(guest)
+        init = maker.pid(guest)
+        maker.run(prod)
+        maker.remove(prod)
+        nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        words = [*nobody, sys.executable, "-I", "-S", "-c", SQUATTER, prod, str(init)]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as squatter:
+            try:
+                assert squatter.stdout is not None
+                assert squatter.stdout.readline() == "ready\n"
+                assert maker.pid(prod) == init, "the engine is not deceived"
+                ruled.write(f"lxc:{prod}")
+                stands_nowhere(ruled, f"lxc:{prod}", init, f"lxc.payload.{prod}")
+            finally:
+                squatter.kill()

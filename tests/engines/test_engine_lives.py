@@ -7,15 +7,35 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from tests.daemon.product import run, wait_until
 from tests.engines.makers import DockerMaker, LxcMaker, Maker, removed
 from tests.engines.ruled import Ruled, new_name
+from tests.kernel.place import CGROUPS
 
+FIRST = """ring() {
+    for p in /proc/[0-9]*; do
+        t=; { IFS= read -r t <"$p/cmdline"; } 2>/dev/null || :
+        [ "$t" != "jaildaemon: BELL" ] || { kill -HUP "${p#/proc/}"; return; }
+    done
+    false
+}
+until ring; do sleep 1; done
+exec sleep 9999"""
+"""Rings as the first thing that it does, and tries until it has."""
 DEAF = ["/bin/busybox", "sh", "-c", "trap '' TERM; while :; do sleep 1; done"]
 """A first process that takes its time to end, as one that writes out its data does."""
+
+
+def hierarchies() -> list[Path]:
+    """Return where control groups are made."""
+    if (CGROUPS / "cgroup.procs").exists():
+        return [CGROUPS]
+    tops = [top for top in CGROUPS.iterdir() if top.name != "unified"]
+    return [top for top in tops if (top / "cgroup.procs").exists()]
 
 
 def run_deaf(maker: Maker, name: str) -> None:
@@ -229,3 +249,33 @@ def test_a_rule_that_was_asked_for_says_that_its_container_ended(
         ruled.daemon.lines.wait_for("; a rule in a file would follow its next start")
         (entry,) = (one for one in entries(ruled, "t1") if one["kind"] == "died")
         assert entry["reason"].startswith("the container ")
+
+
+def test_an_entry_point_rings_that_tries_until_it_has(ruled: Ruled, maker: Maker) -> None:
+    if not isinstance(maker, DockerMaker):
+        pytest.skip(f"cannot: {maker.engine} is given no command of the test's here")
+    name = new_name(maker.host)
+    ruled.write(f"{maker.engine}:{name}")
+    with removed(maker, name):
+        options = [*maker.options, f"--name={name}", "--network=none"]
+        words = ["jail", "/bin/busybox", "sh", "-c", FIRST]
+        maker.host.must(maker.engine, "run", "--detach", *options, *words)
+        ruled.daemon.lines.wait_for(" ended: exit 0 ")
+        assert (ruled.directory / "rung").exists()
+
+
+def test_a_control_group_that_was_left_behind_does_not_stand_in_the_way(
+    ruled: Ruled, maker: Maker
+) -> None:
+    if not isinstance(maker, LxcMaker):
+        pytest.skip(f"cannot: {maker.engine} has an id of its own for each container")
+    name = new_name(maker.host)
+    left = [f"{top}/{maker.place.cgroup}/{name}/lxc.payload.{name}" for top in hierarchies()]
+    maker.host.must("mkdir", "-p", *left)
+    ruled.write(f"lxc:{name}")
+    with removed(maker, name):
+        maker.run(name)
+        init = ruled.armed(f"lxc:{name}/BELL")
+        assert init == maker.pid(name)
+        cgroup = Path(f"/proc/{init}/cgroup").read_text(encoding="ascii")
+        assert f"lxc.payload.{name}-1" in cgroup

@@ -240,8 +240,10 @@ def test_a_crash_right_after_the_exec_is_a_crash(world: World, copied: Path) -> 
     # The rehearsal goes well, what follows does not.
     service = copied / "daemon" / "service.py"
     text = service.read_text(encoding="utf-8")
-    crash = "    held = None\n    os.kill(os.getpid(), 9)\n    if not handover.foreground:"
-    service.write_text(text.replace("    if not handover.foreground:", crash), encoding="utf-8")
+    first = "    check_descriptors(handover)\n"
+    assert first in text
+    crash = text.replace(first, f"    os.kill(os.getpid(), 9)\n{first}")
+    service.write_text(crash, encoding="utf-8")
     daemon.call("Restart")
     assert daemon.ended() == -signal.SIGKILL
     daemon.start()

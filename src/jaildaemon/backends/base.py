@@ -119,6 +119,10 @@ class Jail(abc.ABC):
         """Return when its init was started, in clock ticks since the boot (Linux)."""
         return None
 
+    def parent(self) -> str:
+        """Return the title of its init's parent, a process of the host's root (Linux); OSError."""
+        return ""
+
     @abc.abstractmethod
     def unsettled(self) -> str | None:
         """Say why it is ending or has ended; None while it lives on with processes of its own."""

@@ -204,6 +204,14 @@ class LinuxJail(Jail):
         """Return when init was started."""
         return self.start
 
+    def parent(self) -> str:
+        """Return the title of init's parent; "" for one that is not root's in our namespaces."""
+        parent = int(status(self.number, "PPid")[0])
+        ours = all(namespace(parent, k) == namespace("self", k) for k in ("pid", "user"))
+        if not ours or status(parent, "Uid")[0].split() != 4 * [str(os.geteuid())]:
+            return ""
+        return Path(f"/proc/{parent}/cmdline").read_text(errors="replace").strip("\0 ")
+
     def label(self) -> tuple[int, bytes]:
         """Return the LSM label that a process must carry to be signalled by its members.
 

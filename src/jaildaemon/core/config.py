@@ -110,11 +110,11 @@ class Configuration:
     warnings: tuple[Problem, ...] = ()
 
 
-def fits(pattern: str, jail: str) -> bool:
-    """Say whether `pattern` means the jail of this full name."""
+def fits(pattern: str, jail: str, *, dots: bool = False) -> bool:
+    """Say whether `pattern` means the jail of this full name; with `dots`, would if they fitted."""
     # A dot in FreeBSD's names stands between a jail and its children, which its
     # root may name: web-* must not be web-1.evil.
-    words = {"*": "[^.]*", "?": "[^.]"}
+    words = {"*": ".*", "?": "."} if dots else {"*": "[^.]*", "?": "[^.]"}
     return bool(re.fullmatch("".join(words.get(c, re.escape(c)) for c in pattern), jail))
 
 

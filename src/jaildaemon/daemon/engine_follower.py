@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from jaildaemon.backends.base import Backend, Jail
-from jaildaemon.core.config import FileRule
+from jaildaemon.core.config import FileRule, fits
 from jaildaemon.core.lifecycle import backoff_seconds
 from jaildaemon.daemon.confirmation import confirm
 from jaildaemon.daemon.logs import Logger
@@ -62,6 +62,8 @@ class Follower:
         """Why the engine does not say more of a container, by name."""
         self._logged: dict[str, str] = {}
         """What was said last of a container that has no probe, or keeps it, by name."""
+        self._listed: frozenset[str] = frozenset()
+        """Names that the engine lists."""
         self._timers: set[int] = set()
         self._connect()
 
@@ -89,6 +91,13 @@ class Follower:
         said = {name: f"{CANNOT}: {why}" for name, why in self._refused.items()}
         name = self._engine.name
         return said | {one: f"{name} tells no more of it: {w}" for one, w in self._silent.items()}
+
+    def near(self, pattern: str) -> str | None:
+        """Say which container a pattern misses for its dots, where it fits none; None if none."""
+        if not set(pattern) & set("*?") or any(fits(pattern, name) for name in self._listed):
+            return None
+        near = sorted(name for name in self._listed if fits(pattern, name, dots=True))
+        return f"{near[0]} does not fit: neither * nor ? matches a dot" if near else None
 
     def _connect(self) -> None:
         self._tries.clear()
@@ -194,6 +203,7 @@ class Follower:
         else:
             self._why = None
             self._silent = dict(result.silent)
+            self._listed = frozenset(result.listed)
             self._compare(result)
         if not isinstance(result, EngineError) and not result.silent:
             self._bad_answers = 0

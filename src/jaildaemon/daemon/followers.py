@@ -103,7 +103,7 @@ class EngineNames:
             return None
         refused = follower.refused
         fitting = (f"{engine}:{one}: {refused[one]}" for one in refused if fits(name, one))
-        return refused.get(name) or next(fitting, None) or follower.trouble
+        return refused.get(name) or next(fitting, None) or follower.trouble or follower.near(name)
 
     def engines(self) -> dict[str, str | None]:
         """Return each engine that is followed, and why it does not answer."""

@@ -35,6 +35,9 @@ class Init(Protocol):
     def started(self) -> int | None:
         """Return when it was started, in clock ticks since the boot."""
 
+    def parent(self) -> str:
+        """Return the title of its parent, if that is a process of this host's root; OSError."""
+
 
 def outermost(path: str) -> str | None:
     """Return the id or name of the outermost container in a control group's path.

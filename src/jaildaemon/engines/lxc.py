@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """LXC: containers of root's default lxcpath.  They have no id but their name."""
 
+import re
 from collections.abc import Callable
 
 from jaildaemon.engines.answers import NAME, Found, found, stopped
@@ -15,12 +16,14 @@ class Lxc(Engine):
     name = "lxc"
 
     def doubt(self, found: Found, init: Init) -> str | None:
-        """Look for lxc.payload.NAME.
+        """Look for lxc.payload.NAME, and for the monitor of that name as the parent.
 
+        The control group gets a number more where one of that name was left behind.
         Whoever is in the host's network namespace can answer in a monitor's place: its
         socket is an abstract one.
         """
-        if in_cgroup_of(found.id, init):
+        monitor = re.fullmatch(rf"\[lxc monitor\] /\S+ {re.escape(found.name)}", init.parent())
+        if in_cgroup_of(found.id, init) or monitor:
             return None
         return f"process {found.pid} is not in a control group lxc.payload.{found.name}"
 
