@@ -47,15 +47,18 @@ def _tell(error: BaseException) -> None:
         return  # nobody can be told
 
 
-def _flush(code: int) -> int:
-    """Write what is still to be written; return the exit code, 1 where that cannot be."""
+def _flush(code: int, *, failed: bool) -> int:
+    """Write what is still to be written; return the exit code, 1 where that cannot be.
+
+    What has `failed` was told already: here it fails once more.
+    """
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
                 stream.flush()
         except (OSError, ValueError) as error:
             code = code or 1
-            if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+            if stream is sys.stdout and not (failed or isinstance(error, BrokenPipeError)):
                 _tell(error)
             _silence(code)
     return code
@@ -73,6 +76,7 @@ def _silence(code: int) -> None:
 
 def main() -> int:
     """Run the command line; return the exit code."""
+    failed = False
     try:
         from jaildaemon.cli.main import main as run  # noqa: PLC0415 - an error of it is caught
 
@@ -85,8 +89,8 @@ def main() -> int:
         code = 1  # who read our output has had enough
     except Exception as error:  # noqa: BLE001 - the last resort
         _tell(error)
-        code = 1
-    return _flush(code)
+        code, failed = 1, True
+    return _flush(code, failed=failed)
 
 
 if __name__ == "__main__":
