@@ -126,9 +126,13 @@ def test_a_record_that_is_not_one_is_refused_before_anything_is_done(
     assert wait_child(parent.pid) == ("exit", 1)
 
 
+LABELLED = pack_params(flags=0, target=1, uid=0, gid=0, label_kind=1, label=b"x" * 8)
+"""The label is the first stage's: the second has no room for one."""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="cannot: one record is all")
 @pytest.mark.parametrize(
-    "record", NO_RECORDS, ids=lambda record: f"{len(record)} bytes {record[:28].hex()}"
+    "record", [*NO_RECORDS, LABELLED], ids=lambda record: f"{len(record)} bytes {record[:28].hex()}"
 )
 def test_a_second_record_that_is_not_one_is_refused_before_the_birth(
     start: Starter, target: Target, record: bytes
