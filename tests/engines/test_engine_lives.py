@@ -279,3 +279,18 @@ def test_a_control_group_that_was_left_behind_does_not_stand_in_the_way(
         assert init == maker.pid(name)
         cgroup = Path(f"/proc/{init}/cgroup").read_text(encoding="ascii")
         assert f"lxc.payload.{name}-1" in cgroup
+
+
+def test_docker_that_is_podmans_script_is_followed_as_podman(ruled: Ruled, maker: Maker) -> None:
+    if maker.engine != "podman":
+        pytest.skip(f"cannot: {maker.engine} is not what the script starts")
+    script = ruled.directory / "docker"
+    script.write_text('#!/bin/sh\n# as in podman-docker\nexec /usr/bin/podman "$@"\n', "ascii")
+    script.chmod(0o755)
+    name = new_name(maker.host)
+    ruled.write(f"docker:{name}", before=f'[engines.docker]\nclient = "{script}"\n')
+    with removed(maker, name):
+        maker.run(name)
+        first = ruled.armed(f"docker:{name}/BELL")
+        maker.again(name)
+        assert ruled.armed(f"docker:{name}/BELL") == maker.pid(name) != first
