@@ -63,6 +63,11 @@ def test_a_failed_arming_ends_nothing_of_another_rule(make_cage: Make, tally: Ta
         assert owner.told == ["armed"], owner.error
         assert probe.pid == born
     finally:  # or the jail could not end
+        for pid in _unreported(before):
+            os.kill(pid, signal.SIGKILL)
+        for pid in _unreported(before):
+            if not backend.watcher.watches(pid):
+                wait_child(pid)
         probe.kill()
         while owner.told[-1:] not in (["failed"], ["ended"]):
             backend.watcher.wait()

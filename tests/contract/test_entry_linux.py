@@ -24,7 +24,7 @@ from jaildaemon.errors import NoSuchJail, NotPermitted
 from tests.contract.linux_jail import NamespaceJail
 from tests.contract.moving_jail import MovingJail
 from tests.contract.worlds import Owner
-from tests.helper.parent import wait_child
+from tests.helper.parent import children, wait_child
 
 KINDS = ("mnt", "cgroup", "uts", "ipc", "user", "pid", "net", "time")
 
@@ -44,7 +44,11 @@ def moving(backend: LinuxBackend) -> Iterator[MovingJail]:
     """Give a jail that changes."""
     assert backend.watcher.children() == []
     made = MovingJail()
+    before = children()
     yield made
+    for pid in children() - before:  # of a failed test: or the jail could not end
+        os.kill(pid, signal.SIGKILL)
+        wait_child(pid)
     made.close()
 
 
