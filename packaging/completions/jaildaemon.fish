@@ -73,6 +73,7 @@ complete -c jaildaemon -n '__fish_seen_subcommand_from check' -s h -l help -d 's
 complete -c jaildaemon -n '__fish_seen_subcommand_from check' -s f -r -F -d 'the socket'
 complete -c jaildaemon -n '__fish_seen_subcommand_from check' -l json -d 'print JSON'
 complete -c jaildaemon -n '__fish_seen_subcommand_from check' -l config -r -f -d 'as the daemon would be given it'
+complete -c jaildaemon -n '__fish_seen_subcommand_from check' -l strict -d 'take a warning for a fault'
 complete -c jaildaemon -n __fish_use_subcommand -a restart -d 'Let the daemon replace itself by its program as it is now installed'
 complete -c jaildaemon -n '__fish_seen_subcommand_from restart' -s h -l help -d 'show this help message and exit'
 complete -c jaildaemon -n '__fish_seen_subcommand_from restart' -s f -r -F -d 'the socket'

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jaildaemon.backends.base import Death
+from jaildaemon.daemon.accounts import Account
 from jaildaemon.daemon.commands import Command
 from tests.contract.freebsd_jail import PersistentJail
 from tests.contract.linux_jail import NamespaceJail
@@ -80,7 +81,7 @@ def commands(server: Server, monkeypatch: pytest.MonkeyPatch) -> Commands:
     def start(
         self: Command,
         command: str,
-        _run_as: str,
+        _account: Account,
         values: dict[str, str],
         ended: Callable[[Death], None],
     ) -> None:

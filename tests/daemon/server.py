@@ -3,9 +3,12 @@
 
 import json
 import socket
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from jaildaemon.backends.base import Watcher
+from jaildaemon.daemon.accounts import Account, Accounts, Found
 from jaildaemon.daemon.control import ControlServer
 from jaildaemon.daemon.hub import Hub
 from jaildaemon.daemon.logs import Logger, Record
@@ -72,6 +75,28 @@ def call(method: str, **parameters: object) -> Message:
     return {"method": name, "parameters": parameters}
 
 
+class FakeAccounts(Accounts):
+    """The host's users, as a test has them: each look-up is answered in the next turn."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        super().__init__(watcher)
+        self._loop = watcher
+        self.users: dict[str, Account] = {}
+        self.trouble: str | None = None
+
+    def ask(
+        self, users: Iterable[str], groups: Iterable[str], answer: Callable[[Found], None]
+    ) -> None:
+        """Answer in the next turn."""
+        asked = frozenset(users)
+        del groups
+
+        def found() -> None:
+            answer(Found(dict(self.users), {}, self.trouble, asked))
+
+        self._loop.call_in(0, found)
+
+
 class Server:
     """The daemon's control server."""
 
@@ -89,6 +114,7 @@ class Server:
         state.mkdir(exist_ok=True)
         log = Logger(self._say)
         self.hub = Hub(self.backend, state, log)
+        self.hub.accounts = self.accounts = FakeAccounts(self.backend.watcher)
         self.methods = Methods(self.hub, lambda answer: answer(None))
         self.control = ControlServer(self.backend, self._listener, self.methods, log)
         self._clients: list[socket.socket] = []

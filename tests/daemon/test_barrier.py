@@ -29,7 +29,7 @@ def test_an_error_that_nobody_foresaw_is_the_answer_and_the_daemon_goes_on(
         raise error
 
     if method == "Reload":
-        monkeypatch.setattr(server.methods, "_reload", broken)
+        monkeypatch.setattr(server.methods.reloading, "read", broken)
     else:
         name = f"org.jaildaemon.{method}"
         cls, _ = server.methods._table[name]
@@ -57,7 +57,7 @@ def test_reloads_that_come_together_are_one(
         read.append(len(read))
         return Configuration()
 
-    monkeypatch.setattr(server.methods, "_reload", reload)
+    monkeypatch.setattr(server.methods.reloading, "read", reload)
     clients = [server.connect() for _ in range(10)]
     for client in clients:
         client.socket.send(b'{"method":"org.jaildaemon.Reload","parameters":{}}\0')

@@ -38,7 +38,7 @@ class World:
     def __init__(self, server: Server) -> None:
         self.server, self.backend, self.hub = server, server.backend, server.hub
         self.files: Configuration | BadConfiguration = Configuration()
-        server.methods._reload = self._read
+        server.methods.reloading.read = self._read
         self.client: Wire = server.connect()
 
     def _read(self) -> Configuration:

@@ -354,6 +354,33 @@ def test_only_journalds_stream_gets_the_severity(
         destination.close()
 
 
+def test_journald_behind_standard_error_gets_the_fields(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = socket.socketpair()
+    stream = os.fstat(ours.fileno())
+    monkeypatch.setattr(StandardError.__init__, "__defaults__", (ours.fileno(),))
+    with ours, theirs:
+        theirs.setblocking(False)
+        for device, is_journal in ((stream.st_dev, True), (stream.st_dev + 1, False)):
+            monkeypatch.setenv("JOURNAL_STREAM", f"{device}:{stream.st_ino}")
+            before = Sink(foreground=True)
+            before.log.warning("to the stream")
+            assert (
+                theirs.recv(99) == (b"<4>" if is_journal else b"jaildaemon: ") + b"to the stream\n"
+            )
+            before.close(0.0)
+            journald = Receiver(places / "journal")
+            sink = Sink(foreground=True)
+            sink.log.warning("hello", rule=RULE)
+            assert bool(journald.lines()) is is_journal
+            sink.close(0.0)
+            journald.close()
+            journald.path.unlink()
+            if not is_journal:
+                assert theirs.recv(99).endswith(b"hello [docker:web/HELLO]\n")
+
+
 def test_the_last_lines_are_written_before_the_end(background: Make, syslogd: Receiver) -> None:
     sink, _ = background()
     count = syslogd.fill()

@@ -141,7 +141,9 @@ def test_a_command_has_three_descriptors_and_no_more(directory: Path, jail: str)
         # The daemon lets go of the pipe when the reader of the output has said that it has it;
         # the one that is left is the daemon's own stderr.
         wait_until(
-            lambda: sum(fd.startswith("pipe:") for fd in daemon.descriptors().values()) <= 1,
+            lambda: (
+                len({fd for fd in daemon.descriptors().values() if fd.startswith("pipe:")}) <= 1
+            ),
             "the reader has the pipe",
         )
 

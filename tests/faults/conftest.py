@@ -11,7 +11,13 @@ import pytest
 
 from tests.faults.world import Daemon, World, world_in
 
-LINUX_ONLY = ["test_crash_points.py", "test_syscall_faults.py", "test_resources.py"]
+LINUX_ONLY = [
+    "test_accounts_live.py",
+    "test_crash_points.py",
+    "test_resources.py",
+    "test_stuck.py",
+    "test_syscall_faults.py",
+]
 """They need strace(1), or are about what only Linux has."""
 collect_ignore_glob = [] if sys.platform == "linux" else LINUX_ONLY
 

@@ -109,7 +109,7 @@ def _check(wish: argparse.Namespace) -> int:
     import attrs
 
     from jaildaemon import backends
-    from jaildaemon.daemon import config
+    from jaildaemon.daemon import accounts, config
 
     named = wish.file if wish.file is not None else wish.config
     files = config.Files.of(named, *backends.configuration())
@@ -117,14 +117,15 @@ def _check(wish: argparse.Namespace) -> int:
         draft = wish.file if wish.file == config.STANDARD_INPUT else files.path
         files = attrs.evolve(files, path=draft, trusted=False)
     made, problems = config.examine(files)
+    warnings = [*made.warnings, *config.unknown(made, accounts.look_up(*config.names(made)))]
     parameters = {
         "files": list(made.files),
         "rules": len(made.rules),
         "problems": [dataclasses.asdict(problem) for problem in problems],
-        "warnings": [dataclasses.asdict(warning) for warning in made.warnings],
+        "warnings": [dataclasses.asdict(warning) for warning in warnings],
     }
     _print(parameters, as_json=wish.json, view=views.checked)
-    return FOUND_SOMETHING if problems else 0
+    return FOUND_SOMETHING if problems or (wish.strict and warnings) else 0
 
 
 def _restart(wish: argparse.Namespace) -> int:
@@ -235,6 +236,8 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("file", nargs="?", metavar="FILE", type=_path, help=words)
     words = "as the daemon would be given it"
     which.add_argument("--config", metavar="FILE", type=_path, help=words)
+
+    sub.add_argument("--strict", action="store_true", help="take a warning for a fault")
 
     words = "Let the daemon replace itself by its program as it is now installed."
     add("restart", words, _restart)

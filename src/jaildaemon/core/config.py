@@ -108,6 +108,8 @@ class Configuration:
     """The group that may ask for the status and the list."""
     files: tuple[str, ...] = ()
     warnings: tuple[Problem, ...] = ()
+    readers_in: str = ""
+    """The file that names the readers."""
 
 
 def fits(pattern: str, jail: str, *, dots: bool = False) -> bool:

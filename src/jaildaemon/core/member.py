@@ -58,6 +58,8 @@ class Run:
     """The jail that rang, which its rule may have left by now."""
     by: str | None = None
     """Who fired it; None for whoever rang in the jail."""
+    account: str | None = None
+    """The numbers of the user of its command when the probe was armed, where they are known."""
 
 
 @dataclass(slots=True, eq=False)

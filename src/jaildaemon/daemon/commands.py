@@ -6,47 +6,21 @@ environment is built here, and no value in it was chosen inside.
 """
 
 import contextlib
-import functools
 import os
-import pwd
 import signal
 import subprocess
 from collections.abc import Callable
 
 from jaildaemon.backends.base import Backend, Death
 from jaildaemon.core.text import utf8
+from jaildaemon.daemon.accounts import Account
 from jaildaemon.daemon.output import Output
-from jaildaemon.errors import Refused
 
 PATH = "/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
 SHELL = "/bin/sh"
 UMASK = 0o022
 _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 """By Python; a command has what is usual."""
-
-
-@functools.cache
-def _account(name: str) -> pwd.struct_passwd:
-    # Once for each name: it may ask a directory server, and the daemon waits for none.
-    return pwd.getpwnam(name)
-
-
-def uid_of(name: str) -> int | None:
-    """Return the uid of a run_as; None where the host does not know it any more."""
-    if name == "root":
-        return os.geteuid()  # root's number is 0 everywhere but in a user namespace of another's
-    try:
-        return _account(name).pw_uid
-    except KeyError:
-        return None
-
-
-def check_user(name: str) -> None:
-    """Refuse a run_as that the host does not know."""
-    try:
-        _account(name)
-    except KeyError:
-        raise Refused("attach", f"run_as {name}", "the host has no such user") from None
 
 
 def environment(home: str, values: dict[str, str]) -> dict[str, str]:
@@ -73,21 +47,20 @@ class Command:
         self._ended = False
 
     def start(
-        self, command: str, run_as: str, values: dict[str, str], ended: Callable[[Death], None]
+        self, command: str, account: Account, values: dict[str, str], ended: Callable[[Death], None]
     ) -> None:
         """Start `command` by sh(1) in a session of its own; OSError where it cannot be.
 
         Its output is then to be read: after the start, so that this costs it no time.
         `ended` is called when the shell has ended, whoever still holds its output.
         """
-        account = _account(run_as)
-        found = environment(account.pw_dir, values)
+        found = environment(account.home, values)
         variables = {utf8(name): utf8(value) for name, value in found.items()}
         read_fd, write_fd = os.pipe()
         # Who holds the other end may open it here, and read what we were told is there.
         os.set_blocking(read_fd, False)
         try:
-            if account.pw_uid == os.geteuid() and self._backend.spawns_sessions:
+            if account.uid == os.geteuid() and self._backend.spawns_sessions:
                 self.pid = self._spawn(command, variables, write_fd)
             else:
                 self.pid = self._fork(command, variables, write_fd, account)
@@ -129,13 +102,13 @@ class Command:
         command: str,
         variables: dict[bytes, bytes],
         output_fd: int,
-        account: pwd.struct_passwd,
+        account: Account,
     ) -> int:
         """Start it as another user, or where a spawn cannot begin a session."""
         user: dict[str, object] = {}
-        if account.pw_uid != os.geteuid():
-            groups = os.getgrouplist(account.pw_name, account.pw_gid)
-            user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}
+        if account.uid != os.geteuid():
+            groups = list(account.groups)
+            user = {"user": account.uid, "group": account.gid, "extra_groups": groups}
         null_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         try:
             with self._backend.first_limits(room=True):

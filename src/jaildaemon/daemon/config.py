@@ -5,7 +5,6 @@ Whoever may write there is root: what is trusted is what was opened, not a path.
 """
 
 import errno
-import grp
 import os
 import stat
 from collections.abc import Sequence
@@ -16,11 +15,11 @@ from jaildaemon.backends import trust
 from jaildaemon.core import config
 from jaildaemon.core.config import Configuration, EnginePlace, FileRule, Problem
 from jaildaemon.core.text import shown_number
-from jaildaemon.daemon import schema
-from jaildaemon.daemon.commands import check_user
+from jaildaemon.daemon import accounts, schema
+from jaildaemon.daemon.accounts import Found
 from jaildaemon.daemon.surroundings import absolute
 from jaildaemon.engines import ENGINES
-from jaildaemon.errors import BadConfiguration, Refused
+from jaildaemon.errors import BadConfiguration
 
 VARIABLE = "JAILDAEMON_CONFIG"
 STANDARD_INPUT = "-"
@@ -65,7 +64,7 @@ class _Reader:
         self.rules: list[FileRule] = []
         self.read_files: list[str] = []
         self.readers: str | None = None
-        self._readers_in: str | None = None
+        self.readers_in: str | None = None
         self.engines: dict[str, EnginePlace] = {}
         self._engine_in: dict[str, str] = {}
 
@@ -166,14 +165,10 @@ class _Reader:
             self._say(path, what, "daemon", field)
         if "readers" in wrong or "readers" not in table:
             return
-        if self._readers_in is not None:
-            self._say(path, f"is said in {self._readers_in} already", "daemon", "readers")
-        self._readers_in = path
+        if self.readers_in is not None:
+            self._say(path, f"is said in {self.readers_in} already", "daemon", "readers")
+        self.readers_in = path
         self.readers = str(table["readers"])
-        try:
-            grp.getgrnam(self.readers)
-        except KeyError:
-            self._say(path, f"the host has no group {self.readers!r}", "daemon", "readers")
 
     def _engine(self, path: str, name: str, table: object) -> None:
         where = f"engines.{name}"
@@ -213,11 +208,6 @@ class _Reader:
         rule, problems = config.rule_of(path, where, good, self._files.engines)
         self.problems += [Problem(path, rule.name, field, what) for field, what in wrong.items()]
         self.problems += problems
-        try:
-            check_user(rule.policy.run_as)
-        except Refused as error:
-            what = f"{rule.policy.run_as}: {error.why}"
-            self._say(path, what, rule.name, "run_as")
         self.rules.append(rule)
 
 
@@ -234,8 +224,39 @@ def examine(files: Files) -> tuple[Configuration, list[Problem]]:
         reader.readers,
         tuple(reader.read_files),
         tuple(warnings),
+        reader.readers_in or "",
     )
     return made, problems
+
+
+def names(made: Configuration) -> tuple[set[str], set[str]]:
+    """Return the users and the groups of the host that the files name."""
+    users = {rule.policy.run_as for rule in made.rules} - {accounts.OURS}
+    return users, set() if made.readers is None else {made.readers}
+
+
+def readers(made: Configuration, found: Found) -> tuple[int | None, str | None]:
+    """Return the number of the readers' group; or None, and why it has no access."""
+    group = None if made.readers is None else found.group(made.readers)
+    if isinstance(group, str):
+        return None, f"readers {made.readers}: {group}: only root may look, until a reload"
+    return group, None
+
+
+def unknown(made: Configuration, found: Found) -> list[Problem]:
+    """Return a warning for each user and group that the host does not know.
+
+    It is no fault of the file: a directory server may be late.
+    """
+    warnings = []
+    for rule in made.rules:
+        name = rule.policy.run_as
+        if name != accounts.OURS and isinstance(why := found.user(name), str):
+            warnings.append(Problem(rule.source, rule.name, "run_as", f"{name}: {why}"))
+    if made.readers is not None and isinstance(group := found.group(made.readers), str):
+        what = f"{made.readers}: {group}: only root may look"
+        warnings.append(Problem(made.readers_in, "daemon", "readers", what))
+    return warnings
 
 
 def load(files: Files, what: str, hint: str | None = None) -> Configuration:

@@ -4,7 +4,6 @@
 import contextlib
 import errno
 import fcntl
-import grp
 import os
 import socket
 import stat
@@ -262,8 +261,8 @@ class ControlSocket:
         """
         self.bind(RENEW_SECONDS)
 
-    def open_to(self, group: str | None) -> None:
-        """Let `group` connect too, or nobody but root; KeyError, OSError.
+    def open_to(self, group: int | None) -> None:
+        """Let `group` connect too, or nobody but root; OSError.
 
         By its path: nobody else can put anything there.
         """
@@ -271,7 +270,7 @@ class ControlSocket:
             if os.lstat(self.path).st_mode & 0o060:
                 os.chmod(self.path, 0o600)
         else:
-            os.chown(self.path, -1, grp.getgrnam(group).gr_gid)
+            os.chown(self.path, -1, group)
             os.chmod(self.path, 0o660)
 
     def remove(self) -> None:

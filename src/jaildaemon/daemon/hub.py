@@ -3,14 +3,16 @@
 
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaildaemon.backends.base import Backend, Jail
-from jaildaemon.core.fleet import Act, Do, Fleet, Member, Now, Run, Stage
+from jaildaemon.core.fleet import Act, Do, Fleet, Member, Now, Run
 from jaildaemon.core.lifecycle import Event, Phase
 from jaildaemon.core.reasons import why_not_armed
 from jaildaemon.core.rules import Rule
+from jaildaemon.daemon.accounts import OURS, Accounts, Found
 from jaildaemon.daemon.gate import Gate, Pace
 from jaildaemon.daemon.journal import Journal
 from jaildaemon.daemon.keeper import Keeper
@@ -43,6 +45,9 @@ class Hub:
         self.fleet = Fleet(f"{int(self.started.wall * 1000):x}-{os.getpid()}")
         self.runner = Runner(self, state)
         self.gate, self.pace = Gate(backend.watcher), Pace(backend.watcher)
+        self.accounts = Accounts(backend.watcher)
+        self.readers_trouble: str | None = None
+        """Why the group of readers has no access to the socket."""
         self.keepers: dict[str, Keeper] = {}
         self.jails: dict[str, Jail] = {}
         self.roster = Roster(self, engines=engines)
@@ -83,6 +88,8 @@ class Hub:
         for do in todo:
             if do.run is not None:
                 do.run.by = by
+                account = self.keepers[member.rule.id].account
+                do.run.account = None if account is None else account.numbers
         self.perform(todo)
         self._after(member)
 
@@ -150,7 +157,7 @@ class Hub:
 
     def _refuse_waiting(self, member: Member, why: str) -> None:
         for run in list(member.runs):
-            if run.stage is not Stage.RUNNING:
+            if self.runner.waits(run):
                 self.runner.refuse(run, "refused", why)
 
     def _keep(self, kind: str, member: Member, **values: object) -> None:
@@ -239,13 +246,33 @@ class Hub:
         """Whether nothing is in flight that an exec would break: no arming, no reader to start."""
         settled = (Phase.NEW, Phase.ARMING, Phase.HOLDING, Phase.WITHDRAWING, Phase.LEAVING)
         arming = any(m.life.phase in settled for m in self.fleet.members.values())
-        return not arming and self.runner.quiet
+        return not arming and self.runner.quiet and not self.accounts.busy
 
     @property
     def probes(self) -> dict[str, int]:
         """The pid of each armed rule's probe."""
         pids = {rule: keeper.probe_pid for rule, keeper in self.keepers.items()}
         return {rule: pid for rule, pid in pids.items() if pid is not None}
+
+    # --- users and groups --------------------------------------------------------------
+
+    def look_up(
+        self, users: Iterable[str], groups: Iterable[str], answer: "Callable[[Found], None]"
+    ) -> None:
+        """Look up these, and the users of all rules; `looked_up` is to follow."""
+        ours = {member.rule.policy.run_as for member in self.fleet.members.values()}
+        self.accounts.ask((ours | set(users)) - {OURS}, groups, answer)
+
+    def looked_up(self, found: Found) -> None:
+        """Tell the rules what the host says now of their users."""
+        for keeper in list(self.keepers.values()):
+            keeper.looked_up(found)
+
+    def distrust(self, member: Member, why: str) -> None:
+        """Have no probe of a rule until its user has been looked up anew."""
+        keeper = self.keepers.get(member.rule.id)
+        if keeper is not None and keeper.member is member:
+            keeper.distrust(why)
 
     # --- jails -----------------------------------------------------------------------
 

@@ -211,6 +211,8 @@ def warnings(hub: Hub, *, commands: bool) -> list[str]:
     names = hub.roster.names
     found += [why for why in names.engines().values() if why is not None]
     found += [f"{shown(name)}: {why}" for name, why in sorted(names.refused().items())]
+    if hub.readers_trouble is not None:
+        found.append(hub.readers_trouble)
     most, probes = hub.backend.most_probes, hub.fleet.count(Phase.ARMED)
     if most is not None and probes > most:
         found.append(f"{probes} probes: see jaildaemon(1), BUGS, of more than {most}")

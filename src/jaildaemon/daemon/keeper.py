@@ -10,6 +10,7 @@ from jaildaemon.backends.probe import Probe
 from jaildaemon.core.fleet import Act, Fleet, Member, Now
 from jaildaemon.core.lifecycle import Event, Phase, backoff_seconds
 from jaildaemon.core.text import process_title
+from jaildaemon.daemon.accounts import OURS, Account, Accounts, Found
 from jaildaemon.daemon.gate import Gate, Pace
 from jaildaemon.daemon.journal import Journal
 from jaildaemon.daemon.logs import Logger
@@ -27,6 +28,7 @@ class Hub(Protocol):
     log: Logger
     gate: Gate
     pace: Pace
+    accounts: Accounts
 
     def now(self) -> Now:
         """Return this instant."""
@@ -44,13 +46,29 @@ class Hub(Protocol):
 class Keeper(ProbeOwner):
     """Keeps the probe of one rule."""
 
-    __slots__ = ("_fired", "_hub", "_probe", "_timer", "asked", "error", "jail", "left", "member")
+    __slots__ = (
+        "_distrust",
+        "_fired",
+        "_hub",
+        "_probe",
+        "_timer",
+        "account",
+        "asked",
+        "error",
+        "jail",
+        "left",
+        "member",
+    )
 
     def __init__(self, hub: Hub, member: Member, jail: Jail | None) -> None:
         self._hub = hub
         self.member, self.jail = member, jail  # a rule in a file may have none for now
         self.error: JaildaemonError | None = None
         """Why the latest arming failed."""
+        self.account: Account | None = None
+        """Whom the command would run as: looked up when the probe was armed, or since."""
+        self._distrust: JaildaemonError | None = None
+        """Why no probe may stand before the account has been looked up anew."""
         self.asked: str | None = None
         """Who asked for the rule."""
         self.left: str | None = None
@@ -113,8 +131,53 @@ class Keeper(ProbeOwner):
             why = f"the journal cannot be written: {error.strerror}"
             probe.fail(ArmingError("attach", self.jail.name, why))
             return
-        title, uid, gid = process_title(rule.title), rule.policy.uid, rule.policy.gid
-        self._hub.gate.enter(probe, lambda: probe.arm(title, uid, gid))
+        distrust, self._distrust = self._distrust, None
+        name = rule.policy.run_as
+        if distrust is not None:
+            probe.fail(distrust)
+        elif name == OURS:
+            self._arm_for(probe, self._hub.accounts.ours)
+        else:
+            self._hub.accounts.ask([name], [], lambda found: self._arm_for(probe, found.user(name)))
+
+    def _arm_for(self, probe: Probe, account: Account | str) -> None:
+        if self._probe is not probe:
+            return  # withdrawn meanwhile
+        if isinstance(account, str):
+            probe.fail(self._no_account(account))
+            return
+        self.account, policy = account, self.member.rule.policy
+        title = process_title(self.member.rule.title)
+        self._hub.gate.enter(probe, lambda: probe.arm(title, policy.uid, policy.gid))
+
+    def _no_account(self, why: str) -> JaildaemonError:
+        return ArmingError("attach", f"run_as {self.member.rule.policy.run_as}", why)
+
+    def looked_up(self, found: Found) -> None:
+        """Take what the host says now of the rule's user; no answer changes nothing."""
+        name, phase = self.member.rule.policy.run_as, self.member.life.phase
+        if name not in found.asked or found.trouble is not None:
+            return
+        account = found.user(name)
+        if isinstance(account, Account):
+            self.account = account
+            if phase is Phase.FAILING:
+                self._hub.event(self.member, Event.RETRY)  # perhaps for the want of it
+        elif phase is Phase.ARMED:
+            self.distrust(account)
+
+    def distrust(self, why: str) -> None:
+        """Let the rule fail: its user is another, or none.  Each arming looks it up anew."""
+        phase = self.member.life.phase
+        if phase in (Phase.ARMED, Phase.RUNNING, Phase.RESTING):
+            self._distrust = self._no_account(why)
+        if phase is Phase.ARMED:
+            self._kill()
+
+    @property
+    def distrusted(self) -> bool:
+        """Whether its probe stands, and is being killed for its user."""
+        return self._distrust is not None and self.member.life.phase is Phase.ARMED
 
     def _kill(self) -> None:
         probe = self._probe
@@ -192,10 +255,12 @@ class Keeper(ProbeOwner):
         if death.signal == signals[self.member.rule.policy.signal]:
             self._hub.trigger(self.member, fired)
             return
-        lasting, armed = self.member.rule.lasting, self.member.life.phase is Phase.ARMED
+        armed = self.member.life.phase is Phase.ARMED
+        distrust, self._distrust = self._distrust, None
+        lasting = self.member.rule.lasting
         if armed:
-            self.member.reason = f"the probe died of {death}"
-            if not lasting:
+            self.member.reason = str(distrust or f"the probe died of {death}")
+            if not lasting and distrust is None:
                 # Of an init that exits the kernel kills all others first.
                 ending = self._ending() if death.signal == signal.SIGKILL else None
                 if ending is not None:
@@ -204,7 +269,9 @@ class Keeper(ProbeOwner):
         if lasting and armed and self._has_ended():
             self._hub.lost(self.member, Event.MISSED)
         else:
-            self._hub.event(self.member, Event.FELL if lasting else Event.DIED)
+            # What we ended for its user is armed again, though it be in no file.
+            fell = lasting or distrust is not None
+            self._hub.event(self.member, Event.FELL if fell else Event.DIED)
 
     def _ending(self) -> str | None:
         try:

@@ -17,12 +17,12 @@ from jaildaemon.core.rules import Policy
 from jaildaemon.core.text import shown
 from jaildaemon.daemon import schema
 from jaildaemon.daemon.barrier import unforeseen
-from jaildaemon.daemon.call import Answer, Call, Parameters
-from jaildaemon.daemon.commands import check_user
+from jaildaemon.daemon.call import Call, Parameters
 from jaildaemon.daemon.hub import Hub
 from jaildaemon.daemon.inquiry import Inquiry, warnings
 from jaildaemon.daemon.logs import log_all
 from jaildaemon.daemon.orders import Orders
+from jaildaemon.daemon.reload import OpenTo, Read, Reloading
 from jaildaemon.daemon.roster import ABSENT
 from jaildaemon.errors import JaildaemonError, NotPermitted, Refused
 
@@ -36,21 +36,25 @@ def _present(parameters: Parameters) -> Parameters:
 
 
 Restart = Callable[[Callable[[JaildaemonError | None], None]], None]
-Reload = Callable[[], Configuration]
-"""Reads the files anew; BadConfiguration."""
 
 
 class Methods:
     """What the control socket may ask of the hub."""
 
-    def __init__(self, hub: Hub, restart: Restart, reload: Reload = Configuration) -> None:
-        self._hub, self._restart, self._reload = hub, restart, reload
+    def __init__(
+        self,
+        hub: Hub,
+        restart: Restart,
+        reload: Read = Configuration,
+        open_to_readers: OpenTo = lambda _made, _found: None,
+    ) -> None:
+        self._hub, self._restart = hub, restart
+        self.reloading = Reloading(self, hub, reload, open_to_readers)
         self.fleet = hub.fleet
         files = {wire.INTERFACE: DESCRIPTION, wire.SERVICE: SERVICE_DESCRIPTION}
         # Now: an upgrade takes our files away.
         self._descriptions = {name: x.read_text(encoding="ascii") for name, x in files.items()}
         hub.changed = self._changed
-        self._reloading: list[Call] = []
         self._waiting: list[Callable[[], bool]] = []
         """Answers that wait for a change; each says whether it has been given."""
         self._arming: dict[Member, Callable[[], bool]] = {}
@@ -66,7 +70,7 @@ class Methods:
             f"{wire.INTERFACE}.List": (schema.List, self.list_rules),
             f"{wire.INTERFACE}.Status": (schema.Nothing, self.status),
             f"{wire.INTERFACE}.Restart": (schema.Nothing, self.restart),
-            f"{wire.INTERFACE}.Reload": (schema.Nothing, self.reload),
+            f"{wire.INTERFACE}.Reload": (schema.Nothing, self.reloading.reload),
             **Orders(self, hub).table,
             **Inquiry(self, hub).table,
         }
@@ -115,7 +119,6 @@ class Methods:
     def attach(self, wish: schema.Attach, call: Call) -> None:
         """Arm a probe; the answer comes when it is armed."""
         policy = (wish.policy or schema.PolicyWish()).policy()
-        check_user(policy.run_as)
         hub = self._hub
         self._check_breaker(wish)
         waiting = [True]
@@ -164,7 +167,7 @@ class Methods:
             pid = keeper.probe_pid or 0
             answer = {"id": member.rule.id, "probe_pid": pid}
             if replaced:
-                self._withdraw(replaced, lambda: call.answer(answer))
+                self.withdraw(replaced, lambda: call.answer(answer))
             else:
                 call.answer(answer)
             return True
@@ -203,7 +206,7 @@ class Methods:
         for member in members:
             if member.life.phase is not Phase.GONE:  # one that has ended has its reason
                 member.reason = f"withdrawn {call.who}"
-        self._withdraw(members, lambda: call.answer({"ids": ids}))
+        self.withdraw(members, lambda: call.answer({"ids": ids}))
 
     def list_rules(self, wish: schema.List, call: Call) -> None:
         """Answer with every rule, or those of one jail."""
@@ -246,36 +249,6 @@ class Methods:
         said = [_present({"name": n, "up": w is None, "reason": w}) for n, w in engines.items()]
         return {"engines": said} if said else {}
 
-    def reload(self, _: schema.Nothing, call: Call) -> None:
-        """Take the files as they are now, or none; calls that come together are one."""
-        self._reloading.append(call)
-        if len(self._reloading) == 1:
-            self._hub.backend.watcher.call_in(0, self._reload_once)
-
-    def _reload_once(self) -> None:
-        """Reload; answers when what was removed is gone."""
-        calls, self._reloading = self._reloading, []
-
-        def answer(result: Parameters | JaildaemonError) -> None:
-            for call in calls:
-                call.answer(result)
-
-        try:
-            self._reload_for(answer)
-        except JaildaemonError as error:
-            answer(error)
-        except Exception as error:  # noqa: BLE001 - of a reload, whatever it is
-            answer(unforeseen(self._hub.log, "reload", error))
-
-    def _reload_for(self, give: Answer) -> None:
-        roster = self._hub.roster
-        before = roster.configuration
-        added, withdrawn, kept = roster.load(self._reload())
-        removed = roster.removed_names(before)
-        self._hub.log.info(f"reloaded: {len(added)} added, {len(removed)} removed, {kept} kept")
-        answer: Parameters = {"added": added, "removed": removed, "kept": kept}
-        self._withdraw(withdrawn, lambda: give(answer))
-
     def restart(self, _: schema.Nothing, call: Call) -> None:
         """Replace the program by exec; the answer comes just before, or says why not."""
         self._hub.log.info(f"restart asked for {call.who}")
@@ -285,9 +258,10 @@ class Methods:
 
     def withdraw_all(self, done: Callable[[], None]) -> None:
         """Withdraw every rule; `done` when no probe is left.  Runs go on."""
-        self._withdraw(list(self.fleet.members.values()), done)
+        self.withdraw(list(self.fleet.members.values()), done)
 
-    def _withdraw(self, members: list[Member], done: Callable[[], None]) -> None:
+    def withdraw(self, members: list[Member], done: Callable[[], None]) -> None:
+        """Withdraw rules; `done` when none of them has a probe."""
         left = deque(members)
 
         def gone() -> bool:

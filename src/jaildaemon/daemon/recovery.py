@@ -15,7 +15,7 @@ from jaildaemon.core.journal import KnownRule, OpenRun, may_replay
 from jaildaemon.core.lifecycle import Phase
 from jaildaemon.core.rules import TRANSIENT, Respawn, Rule
 from jaildaemon.daemon import schema
-from jaildaemon.daemon.commands import uid_of
+from jaildaemon.daemon.accounts import OURS
 from jaildaemon.daemon.hub import Hub
 from jaildaemon.daemon.logs import Known
 from jaildaemon.daemon.roster import CHANGED
@@ -60,6 +60,16 @@ def subject(record: Mapping[str, object]) -> Known:
     title = record.get("title")
     title = None if title is None else str(title)
     return Known(str(record["rule"]), str(record.get("jail", "")), title)
+
+
+def _user(known: KnownRule) -> str:
+    policy = known.record.get("policy")
+    return str(policy.get("run_as", OURS)) if isinstance(policy, dict) else OURS
+
+
+def users(hub: Hub) -> set[str]:
+    """Return whom the commands run as that may have outlived an earlier daemon."""
+    return {_user(known) for known in hub.journal.history.rules.values() if known.runs}
 
 
 def _close_run(hub: Hub, known: KnownRule, run: OpenRun, why: str, boot: str | None = None) -> None:
@@ -216,11 +226,8 @@ class _Recovery:
         return alive
 
     def _find(self, run: OpenRun) -> int | None:
-        policy = self._known.record.get("policy")
-        user = str(policy.get("run_as", "root")) if isinstance(policy, dict) else "root"
-        return self._hub.backend.find_run(
-            run.run, run.pid, uid=uid_of(user), start_time=run.start_time
-        )
+        uid = self._hub.accounts.uid_at_start(_user(self._known))
+        return self._hub.backend.find_run(run.run, run.pid, uid=uid, start_time=run.start_time)
 
     def _restore_runs(
         self, member: Member, alive: list[tuple[OpenRun, int | None]], jail: Jail | None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from jaildaemon.backends.base import Jail
 from jaildaemon.core import breaker, config
 from jaildaemon.core.config import Configuration, FileRule
-from jaildaemon.core.fleet import Member, Stage
+from jaildaemon.core.fleet import Member
 from jaildaemon.core.lifecycle import Event, Phase
 from jaildaemon.core.rules import Rule
 from jaildaemon.daemon.engine_follower import ANOTHER, ENDED
@@ -297,7 +297,7 @@ class Roster:
         hub = self._hub
         del self._successors[member.rule.id]
         for run in list(member.runs):
-            if run.stage is not Stage.RUNNING:
+            if hub.runner.waits(run):
                 hub.runner.refuse(run, "expired", CHANGED)
         hub.fleet.change(member, successor)
         hub.note_jail(member)

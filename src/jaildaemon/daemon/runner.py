@@ -8,8 +8,9 @@ from typing import Protocol
 
 from jaildaemon.backends import OUTPUT_READER, Program
 from jaildaemon.backends.base import Backend, Death, Jail
-from jaildaemon.core.fleet import Do, Fleet, Now, Run
+from jaildaemon.core.fleet import Do, Fleet, Member, Now, Run, Stage
 from jaildaemon.core.journal import Record
+from jaildaemon.daemon.accounts import OURS, Account, Accounts
 from jaildaemon.daemon.commands import Command
 from jaildaemon.daemon.journal import Journal
 from jaildaemon.daemon.logs import Logger
@@ -28,6 +29,8 @@ class Hub(Protocol):
     fleet: Fleet
     journal: Journal
     log: Logger
+    accounts: Accounts
+    ending: bool
 
     def now(self) -> Now:
         """Return this instant."""
@@ -40,6 +43,9 @@ class Hub(Protocol):
 
     def jail_of(self, run: Run) -> Jail:
         """Return the jail of a run's rule."""
+
+    def distrust(self, member: Member, why: str) -> None:
+        """Have no probe of a rule until its user has been looked up anew."""
 
 
 class Runner:
@@ -56,6 +62,8 @@ class Runner:
         """Runs whose trigger is in the journal."""
         self._doomed: set[str] = set()
         """Runs that are about to be refused, and so must not be started meanwhile."""
+        self._looked_for: set[str] = set()
+        """Runs that start when their user has been looked up."""
         self.inherited: dict[str, int] = {}
         """The pipes of commands whose output had no reader before a restart."""
 
@@ -113,6 +121,7 @@ class Runner:
         """Let a run end that never started."""
         self._recorded.discard(run.id)
         self._doomed.discard(run.id)
+        self._looked_for.discard(run.id)
         if run not in run.member.runs:
             return  # refused already: its rule was withdrawn in the same instant
         self._hub.fleet.refuse(run.member)
@@ -121,11 +130,38 @@ class Runner:
         self._keep(run, kind, reason=why)
         self._hub.ended(run)
 
+    def waits(self, run: Run) -> bool:
+        """Whether a run has not started, and may still be refused."""
+        return run.stage is not Stage.RUNNING or run.id in self._looked_for
+
     def start(self, run: Run) -> None:
-        """Start the command.  Its intent is in the journal first: at most once, always."""
-        journal, rule = self._hub.journal, run.member.rule
+        """Start the command, as whoever its user is now."""
+        name = run.member.rule.policy.run_as
         if run.id in self._doomed:
             return
+        if name == OURS:
+            self._start(run, self._hub.accounts.ours)
+        elif run.id in self._recorded or self._record_trigger(run):
+            # Whatever becomes of us meanwhile: it is known that it rang.
+            self._looked_for.add(run.id)
+            self._hub.accounts.ask([name], [], lambda found: self._looked_up(run, found.user(name)))
+
+    def _looked_up(self, run: Run, account: Account | str) -> None:
+        self._looked_for.discard(run.id)
+        if run not in run.member.runs or self._hub.ending:
+            return  # refused meanwhile; or the next daemon begins with it
+        why = account if isinstance(account, str) else None
+        if isinstance(account, Account) and run.account not in (None, account.numbers):
+            why = f"it is {account.numbers} now, and was {run.account} when the rule was armed"
+        if isinstance(account, Account) and why is None:
+            self._start(run, account)
+            return
+        self._hub.distrust(run.member, str(why))
+        self.refuse(run, "refused", f"run_as {run.member.rule.policy.run_as}: {why}")
+
+    def _start(self, run: Run, account: Account) -> None:
+        """Start it.  Its intent is in the journal first: at most once, always."""
+        journal, rule = self._hub.journal, run.member.rule
         jail = self._hub.jail_of(run)
         values = {
             "RUN": run.id,  # by which it is found again (Backend.find_run)
@@ -149,14 +185,12 @@ class Runner:
         try:
             command.start(
                 rule.command,
-                rule.policy.run_as,
+                account,
                 values,
                 lambda death: self._ended(run, death, began),
             )
-        except (OSError, KeyError) as error:
-            why = f"no user {rule.policy.run_as}"  # KeyError: it was there at the attach
-            if isinstance(error, OSError):
-                why = error.strerror or str(error)
+        except OSError as error:
+            why = error.strerror or str(error)
             self._refuse_soon(run, f"/bin/sh cannot be started: {why}")
             return
         finally:

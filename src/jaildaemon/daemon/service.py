@@ -20,6 +20,7 @@ from jaildaemon.core.config import Configuration
 from jaildaemon.core.lifecycle import Phase
 from jaildaemon.core.text import shown
 from jaildaemon.daemon import config, program
+from jaildaemon.daemon.accounts import Found
 from jaildaemon.daemon.barrier import unforeseen
 from jaildaemon.daemon.call import Call
 from jaildaemon.daemon.control import ControlServer
@@ -43,7 +44,8 @@ from jaildaemon.daemon.handover import (
 from jaildaemon.daemon.hub import Hub
 from jaildaemon.daemon.inquiry import warnings
 from jaildaemon.daemon.methods import Methods
-from jaildaemon.daemon.recovery import recover
+from jaildaemon.daemon.notify import notify_ready
+from jaildaemon.daemon.recovery import recover, users
 from jaildaemon.daemon.signals import Signals, default_signals
 from jaildaemon.daemon.sinks import Sink
 from jaildaemon.daemon.surroundings import absolute, close_the_rest
@@ -76,6 +78,9 @@ class Service:
         self._log = log = sink.log
         self._files = loaded.files
         self._ending = self._over = self._restarting = False
+        self._hub = Hub(backend, held.state.path, log, engines=bool(loaded.files.engines))
+        # Before anything is served: a host whose accounts do not answer costs a start 5 s.
+        found = self._hub.accounts.wait(users(self._hub), config.names(loaded.configuration)[1])
         self._signals = Signals(
             backend,
             {
@@ -89,13 +94,12 @@ class Service:
             self._log,
         )
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        self._hub = Hub(backend, held.state.path, log, engines=bool(loaded.files.engines))
         self._upkeep = Upkeep(held, self._hub.journal, log)
         self._hub.upkeep = self._upkeep.warnings
         self._hub.roster.take(loaded.configuration)
-        self._methods = Methods(self._hub, self._restart, self._reload)
+        self._methods = Methods(self._hub, self._restart, self._reload, self._open_to_readers)
         self._upkeep.mend()  # what was removed before a restart
-        self._open_to_readers(loaded.configuration, must=handover is None)
+        self._open_to_readers(loaded.configuration, found, must=handover is None)
         if handover is None:
             recover(self._hub, {}, [])
         else:
@@ -103,6 +107,7 @@ class Service:
                 os.set_inheritable(fd, False)
             self._hub.runner.inherited = dict(handover.outputs)
             recover(self._hub, handover.probes, handover.children)
+            self._hub.look_up((), (), self._hub.looked_up)
         self._server = ControlServer(backend, held.control.listener, self._methods, log)
         self._upkeep.listen = self._server.listen
 
@@ -131,13 +136,15 @@ class Service:
         made = config.load(self._files, "reload", "nothing has changed: the old rules stay")
         for warning in made.warnings:
             self._log.warning(f"warning: {warning}")
-        self._open_to_readers(made, must=False)
         return made
 
-    def _open_to_readers(self, made: Configuration, *, must: bool) -> None:
+    def _open_to_readers(self, made: Configuration, found: Found, *, must: bool = False) -> None:
+        group, self._hub.readers_trouble = config.readers(made, found)
+        if self._hub.readers_trouble is not None:
+            self._log.warning(f"warning: {self._hub.readers_trouble}")
         try:
-            self._held.control.open_to(made.readers)
-        except (OSError, KeyError) as error:
+            self._held.control.open_to(group)
+        except OSError as error:
             refused = Refused("start", "readers", f"the socket cannot be opened: {error}")
             if must:
                 raise refused from error
@@ -350,7 +357,7 @@ def start(places: Places, *, foreground: bool) -> int:
         return resume(places, handed[0], rehearsal=handed[1])
     close_the_rest()
     if foreground:
-        serve(places, Sink(foreground=True), lambda: None)
+        serve(places, Sink(foreground=True), notify_ready)
         return 0
     read_fd, write_fd = os.pipe()
     child = os.fork()

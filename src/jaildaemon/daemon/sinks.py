@@ -155,13 +155,14 @@ class StandardError:
     def __init__(self, fd: int = STDERR) -> None:
         self._given = self._fd = fd
         self._socket: socket.socket | None = None
-        self._polled = self._is_journal = False
+        self._polled = self._is_journal = self.is_stream_of_journald = False
         try:
             found = os.fstat(fd)
         except OSError:
             return  # closed: each write will say so
         stream = os.environ.get("JOURNAL_STREAM")
         self._is_journal = stream == f"{found.st_dev}:{found.st_ino}"
+        self.is_stream_of_journald = self._is_journal and stat.S_ISSOCK(found.st_mode)
         if stat.S_ISSOCK(found.st_mode):
             self._socket = socket.socket(fileno=os.dup(fd))
         elif not stat.S_ISREG(found.st_mode):
@@ -211,13 +212,16 @@ class StandardError:
 
 def choose(*, foreground: bool) -> Destination:
     """Return where the log of this daemon goes, for as long as it lives."""
-    if foreground:
-        return StandardError()
+    stderr = StandardError() if foreground else None
+    if stderr is not None and not stderr.is_stream_of_journald:
+        return stderr
     journal = Journald()
     try:
         journal.connect()
     except OSError:
-        return Syslog()
+        return stderr or Syslog()
+    if stderr is not None:
+        stderr.close()
     return journal
 
 
