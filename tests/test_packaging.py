@@ -322,12 +322,14 @@ def service() -> configparser.SectionProxy:
 
 
 def test_the_unit_lets_commands_live_and_do_their_work() -> None:
+    jaildaemon = "/usr/local/bin/jaildaemon"
     wanted = {
-        "Type": "forking",
-        "PIDFile": "/run/jaildaemon.pid",
-        "ExecStart": "/usr/local/bin/jaildaemon -D -p /run/jaildaemon.pid",
-        "ExecReload": "/usr/local/bin/jaildaemon reload",
+        "Type": "notify",
+        "ExecStart": f"/bin/sh -c '{jaildaemon} check && exec {jaildaemon} -D -F'",
+        "RestartPreventExitStatus": "6",
+        "ExecReload": f"{jaildaemon} reload",
         "Restart": "on-failure",
+        "RestartSec": "2",
         "KillMode": "process",
         "OOMPolicy": "continue",
         "TasksMax": "infinity",
@@ -347,7 +349,7 @@ def test_the_installed_unit_is_one_to_systemd(prefix: Path) -> None:
     if not shutil.which("systemd-analyze"):
         pytest.skip("cannot: this system has no systemd")
     unit = prefix / "lib/systemd/system/jaildaemon.service"
-    assert f"ExecStart={prefix}/bin/jaildaemon " in unit.read_text(encoding="utf-8")
+    assert f"exec {prefix}/bin/jaildaemon -D -F'" in unit.read_text(encoding="utf-8")
     verify = ["systemd-analyze", "--man=no", "verify", str(unit)]
     done = subprocess.run(verify, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

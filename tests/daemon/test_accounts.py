@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from jaildaemon.daemon import accounts
-from jaildaemon.daemon.accounts import NO_ANSWER, NO_GROUP, NO_USER, Account, Accounts, Found
+from jaildaemon.daemon.accounts import NO_ANSWER, NO_GROUP, NO_USER, Account, Accounts
 
 if sys.platform == "linux":
     from jaildaemon.backends.linux_watcher import LinuxWatcher as SystemWatcher
@@ -114,7 +114,7 @@ def test_the_child_holds_nothing_of_ours(
 
     monkeypatch.setattr(accounts, "_names", names)
     ends = os.pipe()  # such as a go pipe, whose closing must mean something
-    assert Accounts(watcher).wait([], ["held"]) == Found({}, {"held": 0})
+    assert Accounts(watcher).wait([], ["held"]).groups == {"held": 0}
     for end in ends:
         os.close(end)
 

@@ -165,7 +165,7 @@ def test_a_jail_that_ended_during_the_run_takes_the_rule_along(
     server.backend.end_jail(server.jail)
     commands.end()
     assert client.ask("List")["parameters"]["rules"] == []
-    assert server.log[-1] == "t1: gone: attach: jail1: the jail has ended"
+    assert server.log[-1] == "t1: gone: the jail has ended"
     assert server.backend.open_handles == 0
 
 
