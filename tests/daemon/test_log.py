@@ -281,6 +281,7 @@ def test_status_warns_of_what_an_administrator_should_look_at(
         "t1: the limit of 1/1h is reached",
         "t1: its title rings others of its jail too",
     ]
+    assert client.ask("Status")["parameters"]["state"] == str(server.hub.journal.directory)
     # A reader of the socket's group sees that there is such a rule, and no command.
     server.hub.roster.take(Configuration(readers="staff"))
     server.backend.the_peer = Peer(os.geteuid() + 1, os.getpid(), None)
@@ -288,6 +289,7 @@ def test_status_warns_of_what_an_administrator_should_look_at(
         "REBOOT: taken for a loop, and refused for 60 min",
         "a rule without a title: taken for a loop, and refused for 60 min",
     ]
+    assert "state" not in server.connect().ask("Status")["parameters"]
     monkeypatch.setattr(server.hub.journal, "_unwritten", [])
     breaks.clear()
 
