@@ -247,3 +247,42 @@ def test_what_is_no_toml_is_said_with_its_place(data: bytes, words: str) -> None
 def test_a_problem_is_one_line_of_what_there_is_of_it() -> None:
     assert str(Problem("f", "r", "x", "is bad")) == "f: r: x: is bad"
     assert str(Problem("f", "", "", "is bad")) == "f: is bad"
+
+
+# --- what is beside the rules --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("/run/docker.sock", None),
+        ("tcp://10.0.0.1:2375", "is no path: only an engine of this host is asked"),
+        ("unix:///run/docker.sock", "is no path: only an engine of this host is asked"),
+        ("docker.sock", "such as at /run/docker.sock"),
+        ("/run/a\nb", "has an unprintable character"),
+        ("/" + "a" * 106, None),
+        ("/" + "a" * 107, "is longer than 107 bytes"),
+    ],
+)
+def test_an_engine_is_at_a_path_of_this_host(path: str, problem: str | None) -> None:
+    found = config.place_problem("socket", path)
+    assert found is None if problem is None else problem in (found or "")
+
+
+@pytest.mark.parametrize("name", ["50.conf", "60.TOML", "rules"])
+def test_a_file_that_may_be_meant_is_not_passed_over_in_silence(name: str) -> None:
+    assert config.may_be_meant(name)
+
+
+@pytest.mark.parametrize(
+    "name", [".10.toml.swp", "#40.toml#", "10.toml~", "README", "a.rpmnew", "a.dpkg-old"]
+)
+def test_what_editors_and_packages_leave_is_not_warned_of(name: str) -> None:
+    assert not config.may_be_meant(name)
+
+
+def test_a_title_that_only_some_tools_can_match_is_warned_of() -> None:
+    rules = [rule(name="x", title="Größe"), rule(name="y", title="SIZE")]
+    assert [(problem.rule, problem.field) for problem in config.not_ascii(rules)] == [
+        ("x", "title")
+    ]

@@ -108,6 +108,22 @@ def test_an_id_that_setresuid_would_take_for_something_else(number: int) -> None
     assert text.id_problem(number) == "is not a number from 0 to 4294967294"
 
 
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("docker:web/A", None),
+        ("Gr\udcc3", None),
+        ("", "is empty, or has a NUL character"),
+        ("a\0b", "is empty, or has a NUL character"),
+        ("a" * text.MAX_NAME, None),
+        ("a" * (text.MAX_NAME + 1), "is longer than 1024 characters"),
+        ("\ud800", "is not text"),
+    ],
+)
+def test_a_name_is_what_a_command_can_be_told(name: str, problem: str | None) -> None:
+    assert text.name_problem(name) == problem
+
+
 # --- shown ---------------------------------------------------------------------
 
 SHOWN = [
