@@ -30,6 +30,11 @@ test: all
 bench: all
 	@$(BIN)/python -m bench $(BENCH)
 
+# Takes one check after the other out; a test must miss each.  ONLY=random:5 SEED=7, or
+# ONLY=TEXT of a file, of the code, or of a test.  Nothing at all: hours.
+mutate: all
+	@ONLY="$(ONLY)" SEED="$(SEED)" $(BIN)/python tools/mutate.py
+
 soak: all
 	@$(BIN)/python bench/soak.py
 
@@ -66,4 +71,4 @@ clean:
 	rm -f $(HELPER)
 	find src tests tools bench -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: all demo test bench soak fuzz docs completions pictures install lint clean
+.PHONY: all demo test bench mutate soak fuzz docs completions pictures install lint clean

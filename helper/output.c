@@ -20,25 +20,15 @@
  * likes.  So there is a limit to how often we read: what is written meanwhile is
  * read at once, and the writer has the pipe's 64 KiB.
  *
- * "leash PARENT PROGRAM ARGUMENT..." is another use, for what must not outlive the
- * daemon: it becomes that program, and the kernel ends it with its parent.
- *
  * The file: eight bytes, little endian, how much was read in all; then a ring.
  */
 #include <sys/types.h>
 #include <sys/socket.h>
 
-#ifdef __linux__
-#include <sys/prctl.h>
-#else
-#include <sys/procctl.h>
-#endif
-
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -201,31 +191,9 @@ pace(nfds_t reads)
 	(void)nanosleep(&t, NULL);
 }
 
-/* Not setpriv(1), which busybox has without this, and which does not ask whether
- * the parent died before. */
-static int
-leash(const char *parent, char *const argv[])
-{
-#ifdef __linux__
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0)
-		return 1;
-#else
-	int sig = SIGKILL;
-
-	if (procctl(P_PID, 0, PROC_PDEATHSIG_CTL, &sig) != 0)
-		return 1;
-#endif
-	if ((long)getppid() != strtol(parent, NULL, 10))
-		return 1;
-	execv(argv[0], argv);
-	return 127;
-}
-
 int
-main(int argc, char *argv[])
+main(void)
 {
-	if (argc > 3 && strcmp(argv[1], "leash") == 0)
-		return leash(argv[2], argv + 3);
 	for (int s = 1; s < 32; s++)
 		signal(s, SIG_IGN);
 	(void)setsid();

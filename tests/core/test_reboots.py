@@ -182,6 +182,17 @@ def test_the_clock_that_was_right_last_counts_not_the_one_of_the_trigger() -> No
     assert host.wait() == pytest.approx(WINDOW - 90.0)
 
 
+def test_a_new_journal_says_when_its_boot_began_by_the_clock_that_was_right_last() -> None:
+    host = Host(wall=100.0)
+    host.start()
+    host.wall = WALL
+    host.ring()
+    host.ring()
+    host.records = replayed(host.records).snapshot()
+    host.reboot()
+    assert host.wait() == pytest.approx(WINDOW - 30.0)
+
+
 def test_a_host_that_begins_in_1970_closes_a_rule_for_its_window_and_no_longer() -> None:
     host = Host()
     host.start()

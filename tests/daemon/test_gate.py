@@ -12,6 +12,7 @@ from jaildaemon.daemon.gate import (
     Pace,
 )
 from tests.contract.fake import FakeBackend
+from tests.daemon.server import Server, call
 
 
 class Clock:
@@ -105,3 +106,14 @@ def test_a_pace_that_has_rested_makes_calls_at_once_and_asks_for_no_more_time(
     assert made == [1, 2]
     clock.pass_time(2 * KILL_SECONDS)
     assert clock.watcher._next_deadline() is None
+
+
+def test_probes_of_rules_are_killed_at_that_pace(server: Server) -> None:
+    client = server.connect()
+    for _ in range(MAX_KILLED + 2):
+        client.ask("Attach", command="true", jail=server.jail)
+    client.say(call("Hold", all=True))
+    server.settle()
+    assert len(server.backend.processes) == 2
+    server.pass_time(KILL_SECONDS)
+    assert server.backend.processes == {}

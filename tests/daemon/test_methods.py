@@ -280,3 +280,21 @@ def test_list_of_a_jail_has_its_rules_only(server: Server) -> None:
     attach(client, server, jail=other_jail)
     assert [rule["id"] for rule in rules(client, jail=other_jail)] == ["t2"]
     assert rules(client, jail="nowhere") == []
+
+
+def test_what_the_host_did_not_survive_ten_times_is_refused_to_a_client_too(
+    server: Server,
+) -> None:
+    client = server.connect()
+    now = server.hub.now().wall
+    breaks = server.hub.journal.history.breaks
+    breaks["REBOOT\0reboot"] = [now] * 10
+    wish = {"command": "reboot", "jail": server.jail, "title": "REBOOT"}
+    answer = client.ask("Attach", **wish)
+    assert answer["error"] == "org.jaildaemon.Refused"
+    assert "10 times within an hour" in answer["parameters"]["why"]
+    assert server.hub.fleet.members == {}
+    # Another command of the title is another rule; and an hour later it is none any more.
+    assert "id" in client.ask("Attach", **{**wish, "command": "true"})["parameters"]
+    breaks["REBOOT\0reboot"] = [now - 3601.0] * 10
+    assert "id" in client.ask("Attach", **wish)["parameters"]

@@ -4,6 +4,7 @@
 import fcntl
 import os
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -32,6 +33,8 @@ if sys.platform == "linux":
 else:
     from jaildaemon.backends.freebsd_watcher import FreeBSDWatcher as SystemWatcher
 
+LONGEST_SECONDS = 60.0
+"""A failure's bound, never a wait."""
 O_DIRECT = 0o40000
 """Of Linux, pipe(2)."""
 
@@ -62,8 +65,12 @@ class Place:
 
     def until(self, done: Callable[[], bool]) -> None:
         """Serve until then."""
+        late: list[bool] = []
+        handle = self.watcher.call_in(LONGEST_SECONDS, lambda: late.append(True))
         while not done():
+            assert not late, "it never came to that"
             self.watcher.wait()
+        self.watcher.cancel(handle)
 
     def pass_over(self, seconds: float) -> None:
         """Serve until so much time has passed."""
@@ -244,6 +251,7 @@ def test_an_output_whose_reader_cannot_be_asked_is_taken_as_it_is(
 def lone_reader() -> tuple[socket.socket, subprocess.Popen[bytes]]:
     """Start a reader without a daemon; return the socket that it listens to."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(LONGEST_SECONDS)
     with theirs:
         return ours, subprocess.Popen([OUTPUT_READER], stdin=theirs.fileno())
 
@@ -263,7 +271,7 @@ def test_without_a_daemon_a_reader_reads_on_until_its_last_output_ends(
         os.write(write_fd, b"y" * 65536)
     assert reader.poll() is None
     os.close(write_fd)
-    assert reader.wait() == 0
+    assert reader.wait(LONGEST_SECONDS) == 0
     assert take_ring(directory / "ring") == b"y" * 65536
 
 
@@ -275,10 +283,11 @@ def test_what_is_no_output_leaves_nothing_behind(message: bytes, count: int) -> 
     if message:  # an empty one is the end to any reader
         socket.send_fds(ours, [message], [write_fd] * count)
     os.close(write_fd)
-    assert os.read(read_fd, 1) == b"", "what came with it is closed"
+    assert select.select([read_fd], [], [], LONGEST_SECONDS)[0], "what came with it is open"
+    assert os.read(read_fd, 1) == b""
     os.close(read_fd)
     ours.close()
-    assert reader.wait() == 0
+    assert reader.wait(LONGEST_SECONDS) == 0
 
 
 def test_a_token_without_descriptors_is_answered() -> None:
@@ -286,7 +295,7 @@ def test_a_token_without_descriptors_is_answered() -> None:
     ours.send(b"12345678")
     assert ours.recv(16) == b"12345678" + bytes([FULL])
     ours.close()
-    assert reader.wait() == 0
+    assert reader.wait(LONGEST_SECONDS) == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="cannot: only Linux counts a process's reads")
@@ -311,3 +320,53 @@ def test_who_writes_byte_by_byte_for_ever_is_read_at_a_pace(place: Place) -> Non
     assert made <= 1000 * took + 300
     place.end(write_fd)
     assert read_of(place, output) == b"x" * 2000
+
+
+def test_no_signal_but_kill_ends_a_reader_which_is_alone_in_its_session(place: Place) -> None:
+    output, write_fd = place.output("signals")
+    place.readers.take(output)
+    place.until(lambda: output.has_reader)
+    (pid,) = place.watcher.children()
+    assert os.getsid(pid) == os.getpgid(pid) == pid != os.getsid(0)
+    for number in set(range(1, 32)) - {signal.SIGKILL, signal.SIGSTOP}:
+        os.kill(pid, number)
+    os.write(write_fd, b"read")
+    place.end(write_fd)
+    assert read_of(place, output) == b"read"
+    assert place.watcher.children() == [pid]
+
+
+def test_an_output_that_has_ended_costs_its_reader_no_descriptor() -> None:
+    """A leak was noticed by hanging alone: a reader without room answers FULL."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(LONGEST_SECONDS)
+    few = ["sh", "-c", f"ulimit -n 16; exec {OUTPUT_READER}"]
+    with subprocess.Popen(few, stdin=theirs.fileno()) as reader, open(os.devnull, "r+b") as ring:
+        theirs.close()
+        for number in range(40):
+            token = b"%08d" % number
+            read_fd, write_fd = os.pipe()
+            socket.send_fds(ours, [token], [read_fd, ring.fileno()])
+            os.close(read_fd)
+            os.close(write_fd)
+            assert ours.recv(16) == token + bytes([TAKEN])
+            assert ours.recv(16) == token + b"E"
+        ours.close()
+        assert reader.wait(LONGEST_SECONDS) == 0
+
+
+def test_a_reader_has_250_places_and_says_when_there_is_none() -> None:
+    ours, reader = lone_reader()
+    ends = []
+    with open(os.devnull, "r+b") as ring:
+        for number in range(MAX_PIPES + 1):
+            token = b"%08d" % number
+            read_fd, write_fd = os.pipe()
+            ends.append(write_fd)
+            socket.send_fds(ours, [token], [read_fd, ring.fileno()])
+            os.close(read_fd)
+            assert ours.recv(16) == token + bytes([TAKEN if number < MAX_PIPES else FULL])
+    ours.close()
+    for end in ends:
+        os.close(end)
+    assert reader.wait(LONGEST_SECONDS) == 0

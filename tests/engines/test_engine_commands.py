@@ -8,15 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from jaildaemon.backends import OUTPUT_READER, Program
-from jaildaemon.daemon.followers import EngineNames
 from jaildaemon.engines import base, endpoint
 from jaildaemon.engines.base import EventStream
 from jaildaemon.engines.docker import Docker, Podman
@@ -139,26 +135,14 @@ def test_a_stream_that_is_stopped_tells_nothing(machine: Machine) -> None:
     assert ends == []
 
 
-@pytest.fixture(params=["python", "program"])
-def leash(request: pytest.FixtureRequest) -> Iterator[tuple[str, ...]]:
-    """The words before a command that is to end with us: the tests', and the daemon's."""
-    if request.param == "python":
-        yield sys.executable, "-I", "-S", "-c", base.LEASH
-        return
-    program = Program("output reader", OUTPUT_READER)
-    yield program.leash
-    program.close()
-
-
-def test_a_stream_does_not_outlive_who_is_killed(machine: Machine, leash: tuple[str, ...]) -> None:
+def test_a_stream_does_not_outlive_who_is_killed(machine: Machine) -> None:
     machine.program("engine", f"echo $$ >{machine.directory}/pid; echo x; exec sleep 1000")
     parent = os.fork()
     if parent == 0:
         try:
             watcher = LinuxWatcher()
             die = functools.partial(os.kill, os.getpid(), signal.SIGKILL)
-            here = Endpoint(leash=leash)
-            EventStream(watcher, ["engine"], die, lambda _: None, endpoint=here)
+            EventStream(watcher, ["engine"], die, lambda _: None)
             while True:
                 watcher.wait()
         finally:
@@ -168,29 +152,14 @@ def test_a_stream_does_not_outlive_who_is_killed(machine: Machine, leash: tuple[
     wait_gone(int((machine.directory / "pid").read_text(encoding="ascii")))
 
 
-def test_a_stream_whose_daemon_died_before_it_began_never_begins(
-    machine: Machine, leash: tuple[str, ...]
-) -> None:
+def test_a_stream_whose_daemon_died_before_it_began_never_begins(machine: Machine) -> None:
     machine.program("engine", "echo began")
-
-    in_proc = leash[0].startswith("/proc/self/fd/")
-    fds = [int(Path(leash[0]).name)] if in_proc else []
-
-    def said(parent: int) -> str:
-        words = [*leash, str(parent), endpoint.program("engine")]
-        done = subprocess.run(words, capture_output=True, text=True, check=False, pass_fds=fds)
-        return done.stdout
-
-    assert said(1) == ""
-    assert said(os.getpid()) == "began\n"
-
-
-def test_the_daemon_leashes_by_its_own_program() -> None:
-    """Which no upgrade takes away, as it may the Python that we are."""
-    backend: Any = SimpleNamespace(watcher=None, leash=("/proc/self/fd/9", "leash"))
-    owner: Any = None
-    names = EngineNames(backend, owner, owner)
-    assert names._engine("docker").endpoint.leash == backend.leash
+    leash = [sys.executable, "-I", "-S", "-c", base.LEASH, "1", endpoint.program("engine")]
+    done = subprocess.run(leash, capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    leash[-2] = str(os.getpid())
+    done = subprocess.run(leash, capture_output=True, text=True, check=True)
+    assert done.stdout == "began\n"
 
 
 # --- a directory that is watched -------------------------------------------------------------

@@ -228,20 +228,6 @@ def test_a_handover_that_is_none_is_refused_in_one_line(world: World, words: str
     assert done.returncode == 1
 
 
-def test_a_handover_with_a_name_is_none(world: World) -> None:
-    with tempfile.NamedTemporaryFile() as file:
-        done = subprocess.run(
-            [*JAILDAEMON, *world.daemon.arguments()],
-            env={**os.environ, "JAILDAEMON_HANDOVER": f"{file.fileno()}"},
-            pass_fds=[file.fileno()],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    why = "restart: handover: is not a file of ours (unset JAILDAEMON_HANDOVER)"
-    assert done.stderr == f"jaildaemon: {why}\n"
-
-
 @pytest.mark.parametrize(
     "text", [b"", b"{", b"[]", b"[" * 100_000, b"{}", b'{"format": 1}', b"\xff"]
 )

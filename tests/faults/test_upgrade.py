@@ -10,7 +10,6 @@ import pytest
 
 import jaildaemon
 from jaildaemon.core.journal import History, decode
-from jaildaemon.errors import Refused
 from tests.faults.test_own_programs import install
 from tests.faults.test_restart import restart
 from tests.faults.world import World
@@ -81,27 +80,6 @@ def test_an_armed_daemon_of_0_1_0_becomes_this_one(world: World) -> None:
     daemon.until_armed([held])
     assert daemon.rule(limited)["state"] == "limited"
     assert daemon.end() == 0
-
-
-def test_what_0_1_0_took_and_this_version_refuses_is_told_with_what_mends_it(world: World) -> None:
-    daemon = world.daemon
-    place = install_old(world.directory / "installed")
-    rules = world.directory / "rules.toml"
-    rules.touch()
-    rules.chmod(0o664)  # of group 0
-    daemon.start(env={"PYTHONPATH": str(place), "JAILDAEMON_CONFIG": str(rules)})
-    rule = daemon.attach(world.jail().jail, "true", "A", respawn="after")
-    probe = daemon.probe(rule)
-    shutil.rmtree(place)
-    install(place)
-    with pytest.raises(Refused) as refused:
-        daemon.call("Restart")
-    assert f"(chmod g-w {rules})" in str(refused.value)
-    assert "the old one runs on" in str(refused.value)
-    assert daemon.probe(rule) == probe
-    rules.chmod(0o644)
-    restart(daemon)
-    assert daemon.probe(rule) == probe
 
 
 def test_the_journal_of_0_1_0_means_what_it_meant() -> None:

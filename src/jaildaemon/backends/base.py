@@ -259,8 +259,6 @@ class Backend(abc.ABC):
     """The numbers of the signals that a rule may have."""
     state_directory: ClassVar[str]
     """Where a daemon at the default socket keeps its state."""
-    leash: tuple[str, ...] = ()
-    """The words before a command that is to end with the daemon; none: Python's (engines)."""
     most_probes: ClassVar[int | None] = None
     """How many may end at the same instant without harm to the host, if that is bounded."""
     spawns_sessions: ClassVar[bool]

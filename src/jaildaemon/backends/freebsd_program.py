@@ -63,11 +63,6 @@ class Program:
             self._become(words, file_actions, setsigmask)
         return pid
 
-    @property
-    def leash(self) -> tuple[str, ...]:
-        """The words by which it becomes another program, which then ends with us (output.c)."""
-        return str(self.path), "leash"
-
     def close(self) -> None:
         """Let it go."""
         os.close(self._fd)

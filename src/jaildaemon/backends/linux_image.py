@@ -125,11 +125,6 @@ class Program:
             setsigmask=setsigmask,
         )
 
-    @property
-    def leash(self) -> tuple[str, ...]:
-        """The words by which it becomes another program, which then ends with us (output.c)."""
-        return f"/proc/self/fd/{self._fd}", "leash"
-
     def close(self) -> None:
         """Let it go."""
         os.close(self._fd)

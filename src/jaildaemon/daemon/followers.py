@@ -32,7 +32,7 @@ class EngineNames:
         """Return an engine, where the files say that it is."""
         if name not in self._engines:
             place = self._places.get(name, EnginePlace())
-            endpoint = Endpoint(place.client, place.socket, vet, self._backend.leash)
+            endpoint = Endpoint(place.client, place.socket, vet)
             self._engines[name] = made(name, self._backend.watcher, endpoint)
         return self._engines[name]
 

@@ -53,9 +53,7 @@ class Runner:
 
     def __init__(self, hub: Hub, rings: Path) -> None:
         self._hub, self._rings = hub, rings
-        program = Program("output reader", OUTPUT_READER)
-        hub.backend.leash = program.leash
-        self._readers = Readers(hub.backend, program)
+        self._readers = Readers(hub.backend, Program("output reader", OUTPUT_READER))
         self._commands: dict[str, Command] = {}
         self._timeouts: dict[str, int] = {}
         self._recorded: set[str] = set()

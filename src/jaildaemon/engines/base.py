@@ -115,8 +115,7 @@ class Child:
         try:
             path = endpoint.path(argv[0])
             if leashed:
-                leash = list(endpoint.leash) or [sys.executable, "-I", "-S", "-c", LEASH]
-                leash.append(str(os.getpid()))
+                leash = [sys.executable, "-I", "-S", "-c", LEASH, str(os.getpid())]
                 path, argv = leash[0], [*leash, path, *argv[1:]]
             self._pid = os.posix_spawn(
                 path,

@@ -41,8 +41,6 @@ class Endpoint:
     socket: str | None = None
     vet: Callable[[str], str | None] = lambda _: None
     """Says why a program is not to be started: somebody else than root can change it."""
-    leash: tuple[str, ...] = ()
-    """The words before our pid and a command that is to end with us; none: LEASH of base.py."""
 
     def path(self, name: str) -> str:
         """Return the path of the program that is started for `name`; EngineError."""
