@@ -19,6 +19,8 @@ from tests.helper.parent import wait_asleep
 from tests.kernel.events import PATIENCE_SECONDS
 
 LONGEST_SECONDS = max(60.0, PATIENCE_SECONDS)
+ENDED = "gone: the (probe died of SIGKILL|container (is ending|has ended))"
+"""How the log tells of the end of a container: its probe or its init is seen first."""
 """A failure's bound, never a wait."""
 SECRET = "hunter2-of-the-host"
 HERE = Path(__file__).parent

@@ -19,7 +19,7 @@ assert sys.platform == "linux"
 
 from tests.attacks.cage import ALL_CAPS, PLANS, Plan
 from tests.attacks.linux_fixtures import Make, MakeNaive
-from tests.attacks.rig import HERE, Daemon
+from tests.attacks.rig import ENDED, HERE, Daemon
 from tests.attacks.tally import Tally
 from tests.helper.parent import status
 
@@ -68,7 +68,7 @@ def test_a_nested_jail_is_another_jail(make_cage: Make, daemon: Daemon, tally: T
     rules = daemon.call("List")["parameters"]["rules"]
     assert [rule["jid"] for rule in rules] == [cage.init, nested]
     cage.counts("stop")
-    daemon.wait_log("gone: the probe died of SIGKILL")
+    daemon.wait_log(ENDED)
     assert os.path.exists(f"/proc/{outer}")
     tally.attack("nested jail", 2, daemon.triggers())
 

@@ -20,6 +20,7 @@ from tests.attacks.linux_naive import NAIVE
 from tests.attacks.naive import RUNG, held_caps
 from tests.attacks.rig import HERE, SECRET, STRICT, Daemon, build
 from tests.attacks.tally import Tally
+from tests.daemon.product import wait_until
 from tests.helper.parent import status, wait_readable
 
 HARMLESS_BY_PERFMON = {"auxv", "maps", "smaps", "perf_event_open", "process_madvise"}
@@ -181,7 +182,8 @@ def test_the_final_state_as_seen_from_outside(
     assert (proc / "cmdline").read_bytes() == b"jaildaemon: BELL\0"
     words = (proc / "stat").read_text(encoding="ascii").rpartition(")")[2].split()
     assert words[2] == words[3] != str(pid)  # group and session, which the helper began
-    assert not os.path.exists(f"/proc/{words[3]}")
+    # The helper ends beside the probe: armed may be told before it is reaped.
+    wait_until(lambda: not os.path.exists(f"/proc/{words[3]}"), "the end of the helper")
     assert words[4] == "0"  # no terminal
     assert int(fields["PPid"]) == daemon.pid
     for name in os.listdir(proc / "ns"):

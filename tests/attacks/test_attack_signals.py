@@ -16,7 +16,7 @@ from tests.attacks.cage import PLANS
 from tests.attacks.linux_fixtures import Bell, Make, MakeNaive, freeze, served
 from tests.attacks.linux_naive import Naive, wait_state
 from tests.attacks.naive import RUNG
-from tests.attacks.rig import Daemon
+from tests.attacks.rig import ENDED, Daemon
 from tests.attacks.tally import Tally
 from tests.attacks.test_attack_proc import EXIT_GROUP, MACHINE
 
@@ -97,7 +97,7 @@ def test_reboot_inside_is_no_trigger(
     daemon.attach_many(cage.init, 8)
     cage.tell(f"reboot {how}")
     for _ in range(8):
-        daemon.wait_log("gone: the probe died of SIGKILL")
+        daemon.wait_log(ENDED)
     ended = int(cage.answer()[-1].removeprefix("ended "))
     assert os.WTERMSIG(ended) == (signal.SIGINT if how else HUP)
     if not how:  # who takes the init's own status for the bit is rung
@@ -123,7 +123,7 @@ def test_the_end_of_the_jail_is_no_trigger(
             assert cage._process.stdin is not None
             cage._process.stdin.close()
         for _ in range(8):
-            daemon.wait_log("gone: the probe died of SIGKILL")
+            daemon.wait_log(ENDED)
     tally.attack("end of the jail", 16, daemon.triggers())
 
 
