@@ -98,6 +98,11 @@ def test_a_command_of_any_bytes_reaches_sh_as_those_bytes(data: bytes) -> None:
     assert command.encode(errors="surrogateescape") == data
 
 
+@given(st.binary())
+def test_any_bytes_come_back_as_those_bytes(data: bytes) -> None:
+    assert text.utf8(text.from_utf8(data)) == data
+
+
 @pytest.mark.parametrize("number", [0, 1, 65534, 2**31, 2**32 - 2])
 def test_an_id_that_setresuid_takes(number: int) -> None:
     assert text.id_problem(number) is None
