@@ -24,6 +24,7 @@ from jaildaemon.errors import NoSuchJail, NotPermitted
 from tests.contract.linux_jail import NamespaceJail
 from tests.contract.moving_jail import MovingJail
 from tests.contract.worlds import Owner
+from tests.daemon.product import wait_until
 from tests.helper.parent import children, wait_child
 
 KINDS = ("mnt", "cgroup", "uts", "ipc", "user", "pid", "net", "time")
@@ -120,8 +121,8 @@ def test_an_init_whose_first_thread_has_ended_goes_on(
 ) -> None:
     jail = backend.resolve(str(moving.init))
     moving.tell("part")
+    wait_until(lambda: namespace(moving.init, "net") is None, "its first thread has ended")
     thread = max(int(name) for name in os.listdir(f"/proc/{moving.init}/task"))
-    assert namespace(moving.init, "net") is None
     assert jail.alive()
     probe, owner = _armed(backend, jail)
     assert probe.pid is not None
@@ -137,6 +138,7 @@ def test_before_6_9_such_an_init_is_refused_and_not_called_ended(
 ) -> None:
     jail = backend.resolve(str(moving.init))
     moving.tell("part")
+    wait_until(lambda: namespace(moving.init, "net") is None, "its first thread has ended")
 
     def old(_: int, flags: int = 0) -> int:
         raise OSError(errno.EINVAL if flags else errno.ESRCH, "as an old kernel says")
@@ -182,15 +184,21 @@ def test_a_process_that_just_ended_is_no_question_of_rights(
     with pytest.raises(NoSuchJail, match="the process has ended"):
         backend.resolve(str(pid))
     assert wait_child(pid) == ("exit", 0)
-    with pytest.raises(NotPermitted, match="the daemon must be root"):
+    with pytest.raises(NotPermitted, match="its namespaces cannot be read"):
         backend.resolve(str(os.getpid()))
 
 
 def test_the_init_is_looked_at_again_when_it_is_held(
     backend: LinuxBackend, moving: MovingJail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its number may be another's by then: here it is a process of ours."""
-    monkeypatch.setattr(linux, "find_init", lambda *_: os.getppid())
+    """Its number may be another's by then: that of another container's init, or of no init."""
+    other = MovingJail()
+    monkeypatch.setattr(linux, "find_init", lambda *_: other.init)
+    with pytest.raises(NoSuchJail, match="the container has ended"):
+        backend.resolve(str(moving.init))
+    other.close()
+    monkeypatch.setattr(linux, "find_init", lambda *_: moving.init)
+    monkeypatch.setattr(linux, "is_init", lambda _: False)
     with pytest.raises(NoSuchJail, match="the container has ended"):
         backend.resolve(str(moving.init))
 

@@ -37,19 +37,26 @@ def test_what_others_leave_to_the_first_process_is_reaped(tmp_path: Path) -> Non
         "-F",
     ]
     with subprocess.Popen([*command, *files], stderr=subprocess.PIPE, text=True) as running:
-        assert running.stderr is not None
-        while " as pid 1" not in (line := running.stderr.readline()):
-            assert line, "it did not start"
-        (daemon,) = _children(running.pid)
-        # Its parent, a shell, ends at once: who is first gets it.
-        left = [nsenter, "-t", str(daemon), "-p", "sh", "-c", "sleep 1000 &"]
-        subprocess.run(left, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
-        wait_until(lambda: _sleepers(daemon) != [], "it is left to the daemon")
-        (orphan,) = _sleepers(daemon)
-        os.kill(orphan, signal.SIGKILL)
-        wait_until(lambda: not Path(f"/proc/{orphan}").exists(), "it is reaped")
-        os.kill(daemon, signal.SIGTERM)
-        running.stderr.read()
+        try:
+            _leave_and_end(running, nsenter)
+        finally:
+            running.kill()  # its child is killed with it
+
+
+def _leave_and_end(running: "subprocess.Popen[str]", nsenter: str) -> None:
+    assert running.stderr is not None
+    while " as pid 1" not in (line := running.stderr.readline()):
+        assert line, "it did not start"
+    (daemon,) = _children(running.pid)
+    # Its parent, a shell, ends at once: who is first gets it.
+    left = [nsenter, "-t", str(daemon), "-p", "sh", "-c", "sleep 1000 &"]
+    subprocess.run(left, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+    wait_until(lambda: _sleepers(daemon) != [], "it is left to the daemon")
+    (orphan,) = _sleepers(daemon)
+    os.kill(orphan, signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{orphan}").exists(), "it is reaped")
+    os.kill(daemon, signal.SIGTERM)
+    running.stderr.read()
 
 
 def _sleepers(daemon: int) -> list[int]:
