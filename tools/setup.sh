@@ -25,6 +25,7 @@ echo "Making $venv: pip fetches what the tests and the linters need; about half 
 "$venv/bin/python" -m pip install --quiet --quiet --disable-pip-version-check -e '.[dev]'
 # No daemon starts a program that others can change, by a directory on the way to it either;
 # with umask 0002 a group can.
-chmod go-w . src
+chmod go-w . src "$venv" "$venv/bin"
+find "$venv/bin" -type f -exec chmod go-w {} +
 chmod -R go-w src/jaildaemon
 touch "$venv/ready"
