@@ -125,6 +125,15 @@ def test_whatever_numbers_a_journal_has_a_daemon_takes_it_up(lines: list[bytes])
         assert decode(encode([record])) == json.loads(encode([record]))
 
 
+@pytest.mark.parametrize(("name", "kind"), [("triggers", "trigger"), ("refused", "refused")])
+def test_a_count_at_its_end_stays_there_and_costs_no_rule_its_record(name: str, kind: str) -> None:
+    history = History()
+    history.read({**RULE, "state": {name: ranges.MAX_COUNTED}})
+    history.read({"kind": kind, "rule": "t1", "run": "r1", "t": 5, "s": 1})
+    (_, rule) = [{}, *history.snapshot()]
+    assert decode(encode([rule])) == json.loads(encode([rule]))
+
+
 def test_a_line_that_is_no_record_may_have_been_the_start_of_what_was_to_start() -> None:
     history = History()
     trigger = {"kind": "trigger", "rule": "t1", "t": 5, "s": 1}

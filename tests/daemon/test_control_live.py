@@ -224,14 +224,14 @@ def test_the_command_reads_the_answer_of_a_server_that_hung_up_unheard(
     listener.bind(str(directory / "pipe"))
     listener.listen()
 
-    def hang_up(_: socket.socket) -> bool:
+    def hang_up(_: socket.socket) -> tuple[int, int]:
         server, _ = listener.accept()
         error: dict[str, object] = {"what": "connect", "on": "you", "why": "no"}
         server.sendall(wire.error("org.jaildaemon.NotPermitted", error))
         server.close()
-        return True
+        return os.geteuid(), os.getpid()
 
-    monkeypatch.setattr(command, "_server_is_ours", hang_up)
+    monkeypatch.setattr(command, "_server", hang_up)
     with pytest.raises(NotPermitted, match=r"^connect: you: no$"):
         command.call(str(directory / "pipe"), "Status", {})
     listener.close()

@@ -264,7 +264,7 @@ class History:
             known.runs[run] = self._unstarted[run] = OpenRun(run, number(record.get("t")), seconds)
             known.times.extend((seconds,))
             known.last_trigger = number(record.get("t"))
-            known.triggers += 1
+            known.triggers = min(known.triggers + 1, ranges.MAX_COUNTED)
             policy = known.record.get("policy")
             known.spent = isinstance(policy, dict) and policy.get("respawn") == "no"
         elif kind == "start" and run in known.runs:
@@ -281,7 +281,7 @@ class History:
                 in_next = "boot" in record
                 last_end = number(record.get("t")) - self._began if in_next else seconds
                 known.last_end = min(max(-ranges.MAX_STEADY, last_end), ranges.MAX_STEADY)
-            known.refused += kind == "refused"
+            known.refused = min(known.refused + (kind == "refused"), ranges.MAX_COUNTED)
             if known.gone and not known.runs:
                 del self.rules[rule]
         elif kind == "hold":
