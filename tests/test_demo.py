@@ -14,6 +14,9 @@ import pytest
 import typing_extensions
 
 import jaildaemon
+from jaildaemon.backends import HELPER
+from jaildaemon.cli import demo
+from jaildaemon.errors import Refused
 from tests.kernel.events import PATIENCE_SECONDS, TooLate, wait_gone
 
 JAILDAEMON = Path(sys.executable).parent / "jaildaemon"
@@ -149,3 +152,21 @@ def test_without_root_it_makes_a_user_namespace_of_its_own() -> None:
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.splitlines()[-1].startswith("ok: ")
         assert left_of(state) == NOTHING
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="cannot: only root has what belongs to others")
+def test_root_in_a_tree_of_a_users_is_told_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    helper = tree / "jailprobe"
+    shutil.copy(HELPER, helper)
+    os.chown(tree, 2000, 2000)
+    monkeypatch.setattr(demo, "HELPER", helper)
+    with pytest.raises(Refused) as caught:
+        demo.run()
+    assert str(caught.value) == (
+        f"demo: {helper}: its directory {tree} belongs to uid 2000, not to root"
+        " (run it as that user, or from a clone that root made)"
+    )

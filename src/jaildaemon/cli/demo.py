@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaildaemon.backends import throwaway_jail
+from jaildaemon.backends import HELPER, throwaway_jail, trust
 from jaildaemon.backends.throwaway import ThrowawayJail, be_root
 from jaildaemon.cli import client
 from jaildaemon.cli.interrupt import interruptible
@@ -123,9 +123,19 @@ def _show_it(directory: Path) -> float:
         return seconds
 
 
+def _check_tree() -> None:
+    """Refuse what the daemon would refuse; its remedy, chown, is not for a user's home."""
+    try:
+        trust.check_program(HELPER)
+    except trust.Untrusted as error:
+        hint = "run it as that user, or from a clone that root made"
+        raise Refused("demo", error.path, error.why, hint) from error
+
+
 def run() -> int:
     """Run the demo; return the exit code."""
     be_root([*SELF, "demo"])
+    _check_tree()
     with (
         interruptible(signal.SIGTERM),
         tempfile.TemporaryDirectory(prefix="jaildaemon-demo.") as directory,
