@@ -36,9 +36,12 @@ def test_the_probe_is_a_child_of_the_daemon_in_a_session_of_its_own(
     jail: LinuxJail, daemon: Daemon
 ) -> None:
     daemon.arm("true", jail, "CHILD")
+    daemon.arm("true", jail, "OTHER")
     seen = look(daemon.probe("CHILD"))
     assert seen.parent == daemon.process.pid
-    assert seen.session == seen.pid
+    # The helper of each arming begins one, and ends.
+    others = [daemon.process.pid, os.getpid(), daemon.probe("OTHER")]
+    assert seen.session not in [look(pid).session for pid in others]
     assert seen.comm == "jailprobe"
 
 
