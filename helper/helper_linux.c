@@ -257,7 +257,7 @@ read_params(struct params *p, unsigned char *buf, size_t size)
 static _Noreturn void
 stage1(const char *title)
 {
-	unsigned char buf[PARAMS_HEAD + LABEL_MAX];
+	unsigned char buf[PARAMS_HEAD + LABEL_MAX] = { 0 };
 	const char *argv[2] = { title, NULL };
 	const char *envp[1] = { NULL };
 	static const char empty[] = "";
@@ -364,7 +364,7 @@ static _Noreturn void
 stage2(void)
 {
 	static const char name[] = PROBE_NAME;
-	unsigned char buf[PARAMS_HEAD];
+	unsigned char buf[PARAMS_HEAD] = { 0 };
 	struct params p;
 	long pid;
 

@@ -130,7 +130,9 @@ class Outside:
         return self._session.reports(item)
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> bool | None:
         """Log the reports of a test that is run there."""
         if not needs_systemd(item):
             return None
@@ -138,6 +140,8 @@ class Outside:
         for report in self._reports(item):
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        # What the test before this one has left for it: the next may be of another folder.
+        item.session._setupstate.teardown_exact(nextitem)
         return True
 
     def pytest_unconfigure(self) -> None:
