@@ -27,6 +27,12 @@
 #include "helper.h"
 
 #define MOST 500
+/* Each stage of the helper reads a record of its own. */
+#ifdef __linux__
+#define STAGES 2
+#else
+#define STAGES 1
+#endif
 
 static const char *helper;
 static int jail_fd = -1, image_fd = -1;
@@ -87,15 +93,18 @@ spawn(int status, int go)
 static pid_t
 arm(void)
 {
-	uint32_t params[PARAMS_HEAD / 4] = { PARAMS_MAGIC, 0, target, 0, 0, 0 };
+	const uint32_t params[PARAMS_HEAD / 4] = { PARAMS_MAGIC, 0, target, 0,
+		0, 0 };
 	struct record r;
 	int status[2], go[2], ready = 0;
 	pid_t stage1, probe = 0;
 
 	pipe_of(status);
 	pipe_of(go);
-	if (write(go[1], params, sizeof(params)) != (ssize_t)sizeof(params))
-		err(1, "write");
+	for (int stage = 0; stage < STAGES; stage++)
+		if (write(go[1], params, sizeof(params)) !=
+		    (ssize_t)sizeof(params))
+			err(1, "write");
 	stage1 = spawn(status[1], go[0]);
 	close(status[1]);
 	close(go[0]);
