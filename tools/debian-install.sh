@@ -7,7 +7,7 @@ set -eu
 readme="git python3-venv gcc libc6-dev make"
 all="$readme procps util-linux busybox-static
 runc crun lxc docker.io docker-compose podman uidmap strace mandoc shellcheck bmake
-clang libclang-rt-dev systemd systemd-container dbus zsh fish debootstrap
+clang libclang-rt-dev systemd systemd-container dbus zsh fish debootstrap locales
 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static"
 # Debian 12 has docker(1) in docker.io, and no package of this name.
 where_there_is="docker-cli"
